@@ -1,0 +1,80 @@
+# Every target creates the environment it needs and brings it up to date when pyproject.toml or
+# the pinned versions change. Choose another interpreter with: make test PYTHON=python3.12
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(shell command -v $(name))))
+VENV := .venv
+BIN := $(VENV)/bin
+PARITY_VENV := .venv-parity
+CONSTRAINTS := requirements/constraints.txt
+PINS := pyproject.toml $(CONSTRAINTS)
+# Compiling every module of TensorFlow and Ray takes half a minute; the few used compile themselves.
+PIP_FLAGS := --quiet --disable-pip-version-check --no-compile
+DEMO_OUT ?= amg-demo
+PYTEST_ARGS ?=
+PARITY_ARGS ?=
+
+# Models run on the CPU in these targets, whatever the machine has.
+export CUDA_VISIBLE_DEVICES := -1
+export TF_CPP_MIN_LOG_LEVEL := 3
+
+.PHONY: help demo install test lint format types check parity backends clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# What a user needs; the development tools come on top, so that the demo starts sooner.
+$(VENV)/.runtime-installed: $(PINS) | $(BIN)/python
+	@echo "Installing into $(VENV) (TensorFlow and Ray: a minute or two, once)"
+	$(BIN)/python -m pip install $(PIP_FLAGS) --constraint $(CONSTRAINTS) --editable .
+	@touch $@
+
+$(VENV)/.dev-installed: $(PINS) | $(BIN)/python
+	$(BIN)/python -m pip install $(PIP_FLAGS) --constraint $(CONSTRAINTS) --editable ".[dev]"
+	@# Compiled here, or warnings about other people's source would be errors of the first test run.
+	-@$(BIN)/python -W ignore -m compileall -q -j 0 $(VENV)/lib > /dev/null
+	@touch $(VENV)/.runtime-installed $@
+
+install: $(VENV)/.dev-installed ## Create .venv with the package and the development tools
+
+demo: $(VENV)/.runtime-installed ## Masks of the sample photos, with a page to look at
+	$(BIN)/amg demo $(DEMO_OUT)
+
+test: $(VENV)/.dev-installed ## Run the tests with branch coverage
+	$(BIN)/python -m pytest --cov --cov-report=term $(PYTEST_ARGS)
+
+lint: $(VENV)/.dev-installed ## Check format and lint
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+format: $(VENV)/.dev-installed ## Apply format and lint fixes
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+types: $(VENV)/.dev-installed ## mypy --strict on the package
+	$(BIN)/mypy
+
+check: lint types test ## Everything that needs no further environment
+
+# The reference, PyTorch and JAX weigh gigabytes: one environment apart from .venv serves both.
+$(PARITY_VENV)/.installed: $(PINS) requirements/parity.txt
+	$(PYTHON) -m venv $(PARITY_VENV)
+	@echo "Installing into $(PARITY_VENV) (the reference, PyTorch and JAX: some minutes, once)"
+	$(PARITY_VENV)/bin/python -m pip install $(PIP_FLAGS) --constraint $(CONSTRAINTS) \
+		--requirement requirements/parity.txt --editable ".[test,jax,torch]"
+	@touch $@
+
+parity: $(PARITY_VENV)/.installed ## Compare with the reference implementation, print the table
+	$(PARITY_VENV)/bin/python benchmarks/parity.py $(PARITY_ARGS)
+
+backends: $(PARITY_VENV)/.installed ## Compare the JAX and PyTorch backends with TensorFlow
+	$(PARITY_VENV)/bin/python benchmarks/backends.py
+
+clean: ## Remove environments, caches and the demo's output
+	rm -rf .venv .venv-* .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage htmlcov amg-demo

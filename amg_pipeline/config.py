@@ -1,0 +1,351 @@
+"""Settings of a run: frozen, validated, read from YAML, and fingerprinted.
+
+`RunConfig` has one section per collaborator. Values resolve, lowest first, as: the field's
+default, the model's own AMG defaults (`amg_defaults`), a YAML file, `key=value` overrides.
+An unknown key or a value out of range is a `ConfigError` that names the nearest valid key.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+
+from amg_pipeline.errors import ConfigError
+
+#: Version of the row schema (design: output directory); part of the fingerprint.
+SCHEMA_VERSION = 1
+
+Variant = Literal["tiny", "vit_b", "vit_l", "vit_h"]
+VARIANTS: tuple[str, ...] = get_args(Variant)
+Backend = Literal["tensorflow", "jax", "torch"]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+PointGrid = tuple[tuple[Fraction, Fraction], ...]
+
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class ModelSettings(_Section):
+    """Which segmenter runs, and how."""
+
+    variant: Variant = "tiny"
+    #: Checkpoint path or URI; None means the packaged weights, which only `tiny` has.
+    weights: str | None = None
+    backend: Backend = "tensorflow"
+    #: `strict` gives the reference's masks; `fast` may change them within published bounds.
+    precision: Literal["strict", "fast"] = "strict"
+    #: Crops per encoder call; fixed while a run lasts, so that nothing recompiles.
+    encoder_batch_size: PositiveInt = 1
+    #: Threads of one matrix product; None takes the machine's cores when the plan is made.
+    intra_op_threads: PositiveInt | None = None
+
+
+class AmgSettings(_Section):
+    """The reference's automatic mask generation settings, and what its users ask for.
+
+    Names, meaning and defaults are those of `SamAutomaticMaskGenerator`; the settings after
+    `output_mode` in the list below are ours and off by default.
+    """
+
+    #: Points along one side of the square grid; None when `point_grids` are given.
+    points_per_side: PositiveInt | None = 32
+    #: Prompts per decoder call.
+    points_per_batch: PositiveInt = 64
+    #: Keep masks whose predicted IoU is above this; 0 keeps all.
+    pred_iou_thresh: Fraction = 0.88
+    #: Keep masks whose stability score is at least this; 0 keeps all.
+    stability_score_thresh: Fraction = 0.95
+    #: Distance in logits by which the threshold is moved to measure stability.
+    stability_score_offset: Annotated[float, Field(gt=0.0)] = 1.0
+    #: Box IoU above which the lower scored of two masks of one crop is dropped.
+    box_nms_thresh: Fraction = 0.7
+    #: Layers of crops besides the whole image; layer i has (2**i)**2 crops.
+    crop_n_layers: Annotated[int, Field(ge=0, le=6)] = 0
+    #: The same as `box_nms_thresh`, between masks of different crops.
+    crop_nms_thresh: Fraction = 0.7
+    #: Overlap of the crops as a fraction of the image's shorter side, halved in each layer.
+    crop_overlap_ratio: Fraction = 512 / 1500
+    #: The grid of layer i has this factor to the i-th fewer points per side.
+    crop_n_points_downscale_factor: PositiveInt = 1
+    #: One list of XY points in [0, 1] per layer, instead of `points_per_side`.
+    point_grids: tuple[PointGrid, ...] | None = None
+    #: Remove holes and islands smaller than this many pixels; 0 leaves masks as they are.
+    min_mask_region_area: NonNegativeInt = 0
+    #: Drop final masks of fewer pixels.
+    min_area: NonNegativeInt = 0
+    #: Drop final masks of more pixels.
+    max_area: PositiveInt | None = None
+    #: Drop final masks that cover at least this fraction of the image; 1 keeps all.
+    max_area_fraction: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    #: What the three suppressions compare: boxes as in the reference, or the masks themselves.
+    nms_kind: Literal["box", "mask"] = "box"
+    #: Corners XYXY in pixels of the image; grid points outside are not prompted.
+    region_of_interest: tuple[float, float, float, float] | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.points_per_side is None) == (self.point_grids is None):
+            raise ValueError(
+                "exactly one of points_per_side and point_grids must be given; set the other to null"
+            )
+        if self.point_grids is not None and len(self.point_grids) != self.crop_n_layers + 1:
+            raise ValueError(
+                f"point_grids must hold crop_n_layers + 1 = {self.crop_n_layers + 1} grids, "
+                f"received {len(self.point_grids)}"
+            )
+        if self.max_area is not None and self.max_area < self.min_area:
+            raise ValueError(
+                f"max_area must be at least min_area ({self.min_area}), received {self.max_area}"
+            )
+        roi = self.region_of_interest
+        if roi is not None and (roi[2] <= roi[0] or roi[3] <= roi[1]):
+            raise ValueError(f"region_of_interest must be XYXY with x1 > x0 and y1 > y0, got {roi}")
+        return self
+
+
+class ImageSettings(_Section):
+    """Which images are read, and how."""
+
+    #: Folder, glob, URI prefix, or manifest (.csv, .jsonl, .parquet with a `uri` column).
+    input: str = ""
+    #: Keep only image ids that match one of these globs; all when empty.
+    include: tuple[str, ...] = ()
+    #: Drop image ids that match one of these globs.
+    exclude: tuple[str, ...] = ()
+    #: Keep only the first so many images, in order of their ids.
+    limit: PositiveInt | None = None
+    #: Keep a repeatable random subset of so many images (before `limit`).
+    sample: PositiveInt | None = None
+    sample_seed: NonNegativeInt = 0
+    #: Turn images upright as their EXIF orientation says.
+    exif_orientation: bool = True
+    #: Larger images are not decoded (`too_large`): protection against decompression bombs.
+    max_pixels: PositiveInt = 200_000_000
+
+
+class OutputSettings(_Section):
+    """Where results go."""
+
+    uri: str = ""
+    #: Images per Parquet object, and so per commit.
+    shard_size: PositiveInt = 128
+
+
+class WorkerSettings(_Section):
+    """How the work is spread; nothing here changes the output."""
+
+    #: Model workers; None means one per GPU, or one where there is none.
+    workers: PositiveInt | None = None
+    gpus_per_worker: Annotated[float, Field(ge=0.0)] | None = None
+    #: Threads that fetch and decode ahead of the model, per worker.
+    decode_threads: PositiveInt = 2
+    address: str | None = None
+
+
+class RunConfig(_Section):
+    """All settings of one run."""
+
+    model: ModelSettings = ModelSettings()
+    amg: AmgSettings = AmgSettings()
+    images: ImageSettings = ImageSettings()
+    output: OutputSettings = OutputSettings()
+    workers: WorkerSettings = WorkerSettings()
+
+
+#: What differs from the reference's defaults, by model variant.
+_AMG_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    # The packaged model scores itself lower and has softer edges than the published ones.
+    "tiny": {"pred_iou_thresh": 0.5, "stability_score_thresh": 0.6},
+}
+
+#: Named settings, chosen by `settings: NAME` in the amg section; single keys still win over them.
+NAMED_AMG_SETTINGS: Mapping[str, Mapping[str, Any]] = {
+    # SA-1B's recipe (paper, appendix B): 32 x 32, then 16 x 16 and 8 x 8 points per crop. The rule
+    # that drops masks of at least 95 % of the image is the paper's and not in the released code.
+    "sa1b": {
+        "points_per_side": 32,
+        "pred_iou_thresh": 0.88,
+        "stability_score_thresh": 0.95,
+        "box_nms_thresh": 0.7,
+        "crop_n_layers": 2,
+        "crop_nms_thresh": 0.7,
+        "crop_n_points_downscale_factor": 2,
+        "min_mask_region_area": 100,
+        "max_area_fraction": 0.95,
+    },
+}
+
+
+def amg_settings(variant: str | None = None, **settings: Any) -> AmgSettings:
+    """Build AMG settings from a model's defaults and the caller's own values.
+
+    Args:
+        variant: The model whose defaults apply; None or an unknown name for the reference's.
+        **settings: Fields of `AmgSettings`, and `settings` with a name of `NAMED_AMG_SETTINGS`.
+
+    Raises:
+        ConfigError: If a name is unknown or a value is out of range.
+    """
+    return _validate(AmgSettings, _with_amg_defaults(variant, settings), "amg")
+
+
+def load_config(
+    document: str | None = None,
+    *,
+    overrides: Iterable[str] = (),
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+) -> RunConfig:
+    """Resolve a run's settings.
+
+    Args:
+        document: YAML text with the sections of `RunConfig`.
+        overrides: `section.key=value` strings, the value in YAML; they win over all else.
+        settings: Values by section and key that win over `document`, for the command line's
+            own options.
+
+    Returns:
+        The validated settings, the model's AMG defaults filled in.
+
+    Raises:
+        ConfigError: If the YAML is no mapping, a key is unknown or a value is out of range.
+    """
+    merged = _parse_document(document)
+    for section, values in (settings or {}).items():
+        _section_of(merged, section).update(values)
+    for override in overrides:
+        section, key, value = _parse_override(override)
+        _section_of(merged, section)[key] = value
+    variant = _section_of(merged, "model").get("variant", ModelSettings().variant)
+    merged["amg"] = _with_amg_defaults(variant, _section_of(merged, "amg"))
+    return _validate(RunConfig, merged, "")
+
+
+def fingerprint_fields(
+    config: RunConfig, *, weights_sha256: str, package_version: str
+) -> dict[str, Any]:
+    """Collect what a run's output bytes depend on, by dotted name.
+
+    Left out are the output's place, the workers, credentials, and the listing of the input.
+
+    Args:
+        config: The settings, with everything resolved that is chosen when the plan is made.
+        weights_sha256: Hex digest of the weights file.
+        package_version: `major.minor.patch`; only the first two count.
+    """
+    document = config.model_dump(mode="json")
+    fields = {
+        f"{section}.{key}": value
+        for section in ("model", "amg", "images")
+        for key, value in document[section].items()
+        # The digest says what the weights are; where they lie does not matter.
+        if (section, key) != ("model", "weights")
+    }
+    fields["output.shard_size"] = config.output.shard_size
+    fields["weights_sha256"] = weights_sha256
+    fields["schema_version"] = SCHEMA_VERSION
+    fields["package"] = ".".join(package_version.split(".")[:2])
+    return fields
+
+
+def fingerprint(fields: Mapping[str, Any]) -> str:
+    """Hash fingerprint fields to 64 hex digits, whatever their order."""
+    canonical = json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _parse_document(document: str | None) -> dict[str, Any]:
+    try:
+        parsed = yaml.safe_load(document) if document else None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"The configuration must be valid YAML. Received: {error}") from error
+    if parsed is None:
+        return {}
+    if not isinstance(parsed, dict):
+        raise ConfigError(
+            "The configuration must be a YAML mapping of sections "
+            f"({', '.join(RunConfig.model_fields)}). Received: {type(parsed).__name__}"
+        )
+    return parsed
+
+
+def _parse_override(override: str) -> tuple[str, str, Any]:
+    name, separator, text = override.partition("=")
+    section, dot, key = name.strip().partition(".")
+    if not separator or not dot or not key:
+        raise ConfigError(
+            "An override must look like section.key=value, e.g. amg.pred_iou_thresh=0.9. "
+            f"Received: {override!r}"
+        )
+    try:
+        return section, key, yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"The value of {name} must be valid YAML. Received: {text!r}") from error
+
+
+def _with_amg_defaults(variant: str | None, values: Mapping[str, Any]) -> dict[str, Any]:
+    own = dict(values)
+    name = own.pop("settings", None)
+    if name is not None and name not in NAMED_AMG_SETTINGS:
+        raise ConfigError(
+            f"amg.settings must be one of {', '.join(NAMED_AMG_SETTINGS)}. Received: {name!r}"
+        )
+    named = NAMED_AMG_SETTINGS[name] if name is not None else {}
+    return {**_AMG_DEFAULTS.get(variant or "", {}), **named, **own}
+
+
+def _section_of(merged: dict[str, Any], section: str) -> dict[str, Any]:
+    values = merged.get(section)
+    if values is None:
+        values = {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"Section {section} must be a mapping. Received: {values!r}")
+    merged[section] = dict(values)
+    return merged[section]
+
+
+def _validate(model: type[_Model], values: Mapping[str, Any], prefix: str) -> _Model:
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(_first_fault(error, prefix)) from error
+
+
+def _first_fault(error: ValidationError, prefix: str) -> str:
+    fault = error.errors(include_url=False)[0]
+    path = [prefix, *map(str, fault["loc"])] if prefix else [*map(str, fault["loc"])]
+    name = ".".join(path)
+    if fault["type"] == "extra_forbidden":
+        return f"Unknown setting {name}.{_nearest(path)}"
+    message = fault["msg"].removeprefix("Value error, ")
+    received = "" if fault["type"] == "value_error" else f" Received: {fault['input']!r}"
+    return f"{name or 'configuration'}: {message}.{received}"
+
+
+def _nearest(path: list[str]) -> str:
+    sections = {name: field.annotation for name, field in RunConfig.model_fields.items()}
+    if len(path) > 1 and path[0] in sections:
+        section = sections[path[0]]
+        fields = getattr(section, "model_fields", {})
+        candidates = [f"{path[0]}.{key}" for key in fields]
+    else:
+        candidates = list(sections)
+    match = difflib.get_close_matches(".".join(path), candidates, n=1, cutoff=0.0)
+    return f" Did you mean {match[0]}?" if match else ""

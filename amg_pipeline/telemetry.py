@@ -1,0 +1,89 @@
+"""What a run says about itself: stage timings and structured log lines."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+#: Every logger of the package is below this one.
+ROOT_LOGGER = "amg_pipeline"
+
+
+class StageTimer:
+    """Sums wall-clock seconds by stage; threads may time stages at once.
+
+    Seconds of stages that overlap add up, so their sum may exceed the elapsed time.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._seconds: defaultdict[str, float] = defaultdict(float)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time a block, whether it ends well or not."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            elapsed = time.perf_counter() - started
+            with self._lock:
+                self._seconds[name] += elapsed
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Seconds by stage so far."""
+        with self._lock:
+            return dict(self._seconds)
+
+
+class _JsonFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "event": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+class _PlainFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        fields = "".join(f" {key}={value}" for key, value in getattr(record, "fields", {}).items())
+        text = f"{self.formatTime(record, '%H:%M:%S')} {record.levelname} {record.getMessage()}"
+        traceback = f"\n{self.formatException(record.exc_info)}" if record.exc_info else ""
+        return f"{text}{fields}{traceback}"
+
+
+def configure_logging(
+    level: str = "INFO", *, as_json: bool = False, stream: TextIO | None = None
+) -> None:
+    """Send the package's log lines to a stream, one line each; only the last call counts.
+
+    Args:
+        level: The least level that is shown.
+        as_json: One JSON object a line rather than text.
+        stream: Where to; standard error by default.
+    """
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(_JsonFormatter() if as_json else _PlainFormatter())
+    logger = logging.getLogger(ROOT_LOGGER)
+    logger.handlers = [handler]
+    logger.setLevel(level)
+    logger.propagate = False
+
+
+def log_event(logger: logging.Logger, level: int, event: str, /, **fields: Any) -> None:
+    """Log an event with its fields apart from its text; never put credentials into either."""
+    logger.log(level, event, extra={"fields": fields})
