@@ -1,0 +1,408 @@
+"""The image encoder: a plain ViT with windowed attention and a convolutional neck.
+
+Shapes: `B` images, `N` windows (or images), `H W` token grid, `S` tokens of one window, `C`
+channels, `h` heads, `d` channels of a head.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from amg_pipeline.sam.mlp import MLPBlock
+
+_NORM_EPSILON = 1e-6
+
+
+def window_partition(x: Any, window_size: int) -> Any:
+    """Cut a token grid `(B, H, W, C)` into windows `(N, window_size, window_size, C)`.
+
+    The grid is zero-padded right and bottom to whole windows. The padding tokens take part in
+    attention, as in the reference.
+    """
+    _, height, width, channels = x.shape
+    pad_h, pad_w = -height % window_size, -width % window_size
+    if pad_h or pad_w:
+        x = ops.pad(x, ((0, 0), (0, pad_h), (0, pad_w), (0, 0)))
+    rows, columns = (height + pad_h) // window_size, (width + pad_w) // window_size
+    x = ops.reshape(x, (-1, rows, window_size, columns, window_size, channels))
+    x = ops.transpose(x, (0, 1, 3, 2, 4, 5))
+    return ops.reshape(x, (-1, window_size, window_size, channels))
+
+
+def window_unpartition(windows: Any, window_size: int, height: int, width: int) -> Any:
+    """Join windows `(N, window_size, window_size, C)` to the grid `(B, height, width, C)`."""
+    rows, columns = -(-height // window_size), -(-width // window_size)
+    channels = windows.shape[-1]
+    x = ops.reshape(windows, (-1, rows, columns, window_size, window_size, channels))
+    x = ops.transpose(x, (0, 1, 3, 2, 4, 5))
+    x = ops.reshape(x, (-1, rows * window_size, columns * window_size, channels))
+    return x[:, :height, :width, :]
+
+
+@keras.saving.register_keras_serializable(package="amg_pipeline")
+class RelPosAttention(keras.layers.Layer):
+    """Multi-head self-attention over a token grid, with decomposed relative positions.
+
+    The logits are `scale * q k + q rel_h + q rel_w`, the relative terms with the unscaled query.
+    They are formed as one product of widened vectors, `[scale * q, q rel_h, q rel_w]` with
+    `[k, onehot(row), onehot(column)]`, so that no second `(S, S)` tensor is made and added.
+
+    Args:
+        dim: Width of input and output.
+        num_heads: Number of heads; must divide `dim`.
+        grid_size: Side `(H, W)` of the token grid.
+        qkv_bias: Whether query, key and value have a bias.
+        use_rel_pos: Whether relative positions are added.
+
+    Source: `Attention` in `modeling/image_encoder.py` of the reference.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        grid_size: tuple[int, int],
+        qkv_bias: bool = True,
+        use_rel_pos: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if dim % num_heads:
+            raise ValueError(
+                f"num_heads must divide dim. Received: dim={dim}, num_heads={num_heads}"
+            )
+        self.dim = dim
+        self.num_heads = num_heads
+        self.grid_size = tuple(grid_size)
+        self.qkv_bias = qkv_bias
+        self.use_rel_pos = use_rel_pos
+        self.head_dim = dim // num_heads
+        self.qkv = keras.layers.Dense(
+            3 * dim, use_bias=qkv_bias, dtype=self.dtype_policy, name="qkv"
+        )
+        self.proj = keras.layers.Dense(dim, dtype=self.dtype_policy, name="proj")
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        self.qkv.build((*input_shape[:-1], self.dim))
+        self.proj.build((*input_shape[:-1], self.dim))
+        if self.use_rel_pos:
+            height, width = self.grid_size
+            self.rel_pos_h = self.add_weight(
+                shape=(2 * height - 1, self.head_dim), initializer="zeros", name="rel_pos_h"
+            )
+            self.rel_pos_w = self.add_weight(
+                shape=(2 * width - 1, self.head_dim), initializer="zeros", name="rel_pos_w"
+            )
+        self.built = True
+
+    def call(self, x: Any) -> Any:
+        height, width = self.grid_size
+        tokens = height * width
+        qkv = ops.reshape(self.qkv(x), (-1, tokens, 3, self.num_heads, self.head_dim))
+        qkv = ops.transpose(qkv, (2, 0, 3, 1, 4))  # (3, N, h, S, d)
+        query, key, value = qkv[0], qkv[1], qkv[2]
+        scaled = query * self.head_dim**-0.5
+        if self.use_rel_pos:
+            scaled, key = self._widen(query, scaled, key)
+        logits = ops.matmul(scaled, ops.transpose(key, (0, 1, 3, 2)))  # (N, h, S, S)
+        attended = ops.matmul(ops.softmax(logits, axis=-1), value)  # (N, h, S, d)
+        attended = ops.transpose(attended, (0, 2, 1, 3))
+        return self.proj(ops.reshape(attended, (-1, height, width, self.dim)))
+
+    def _widen(self, query: Any, scaled: Any, key: Any) -> tuple[Any, Any]:
+        height, width = self.grid_size
+        tokens = height * width
+        # (H, H, d): row i holds the embeddings of the distances i - j, j the key's row.
+        table_h = ops.take(ops.convert_to_tensor(self.rel_pos_h), _distances(height), axis=0)
+        table_w = ops.take(ops.convert_to_tensor(self.rel_pos_w), _distances(width), axis=0)
+        grid = ops.reshape(query, (-1, self.num_heads, height, width, self.head_dim))
+        by_row = ops.matmul(grid, ops.transpose(table_h, (0, 2, 1)))  # (N, h, H, W, H)
+        by_column = ops.matmul(
+            ops.transpose(grid, (0, 1, 3, 2, 4)), ops.transpose(table_w, (0, 2, 1))
+        )
+        by_column = ops.transpose(by_column, (0, 1, 3, 2, 4))  # (N, h, H, W, W)
+        widened = ops.concatenate(
+            [
+                scaled,
+                ops.reshape(by_row, (-1, self.num_heads, tokens, height)),
+                ops.reshape(by_column, (-1, self.num_heads, tokens, width)),
+            ],
+            axis=-1,
+        )
+        one_hot = ops.cast(_one_hot_positions(height, width), key.dtype)
+        one_hot = ops.broadcast_to(
+            one_hot, (ops.shape(key)[0], self.num_heads, tokens, height + width)
+        )
+        return widened, ops.concatenate([key, one_hot], axis=-1)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "dim": self.dim,
+            "num_heads": self.num_heads,
+            "grid_size": self.grid_size,
+            "qkv_bias": self.qkv_bias,
+            "use_rel_pos": self.use_rel_pos,
+        }
+
+
+def _distances(size: int) -> np.ndarray[Any, np.dtype[np.int32]]:
+    positions = np.arange(size, dtype=np.int32)
+    return positions[:, None] - positions[None, :] + size - 1
+
+
+def _one_hot_positions(height: int, width: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+    rows = np.repeat(np.eye(height, dtype=np.float32), width, axis=0)
+    columns = np.tile(np.eye(width, dtype=np.float32), (height, 1))
+    return np.concatenate([rows, columns], axis=1)
+
+
+@keras.saving.register_keras_serializable(package="amg_pipeline")
+class Block(keras.layers.Layer):
+    """A pre-norm transformer block over a token grid, with windowed or global attention.
+
+    Args:
+        dim: Width of the tokens.
+        num_heads: Number of attention heads.
+        grid_size: Side `(H, W)` of the whole token grid.
+        mlp_ratio: Width of the MLP relative to `dim`.
+        qkv_bias: Whether query, key and value have a bias.
+        use_rel_pos: Whether relative positions are added.
+        window_size: Side of the attention windows in tokens; 0 for global attention.
+
+    Source: `Block` in `modeling/image_encoder.py` of the reference.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        grid_size: tuple[int, int],
+        mlp_ratio: float = 4.0,
+        qkv_bias: bool = True,
+        use_rel_pos: bool = True,
+        window_size: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.dim = dim
+        self.num_heads = num_heads
+        self.grid_size = tuple(grid_size)
+        self.mlp_ratio = mlp_ratio
+        self.qkv_bias = qkv_bias
+        self.use_rel_pos = use_rel_pos
+        self.window_size = window_size
+        policy = self.dtype_policy
+        self.norm1 = keras.layers.LayerNormalization(
+            epsilon=_NORM_EPSILON, dtype=policy, name="norm1"
+        )
+        self.attn = RelPosAttention(
+            dim,
+            num_heads,
+            (window_size, window_size) if window_size else self.grid_size,
+            qkv_bias=qkv_bias,
+            use_rel_pos=use_rel_pos,
+            dtype=policy,
+            name="attn",
+        )
+        self.norm2 = keras.layers.LayerNormalization(
+            epsilon=_NORM_EPSILON, dtype=policy, name="norm2"
+        )
+        self.mlp = MLPBlock(dim, int(dim * mlp_ratio), dtype=policy, name="mlp")
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        for layer in (self.norm1, self.attn, self.norm2, self.mlp):
+            layer.build((None, *self.grid_size, self.dim))
+        self.built = True
+
+    def call(self, x: Any) -> Any:
+        attended = self.norm1(x)
+        if self.window_size:
+            windows = window_partition(attended, self.window_size)
+            attended = window_unpartition(self.attn(windows), self.window_size, *self.grid_size)
+        else:
+            attended = self.attn(attended)
+        x = x + attended
+        return x + self.mlp(self.norm2(x))
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "dim": self.dim,
+            "num_heads": self.num_heads,
+            "grid_size": self.grid_size,
+            "mlp_ratio": self.mlp_ratio,
+            "qkv_bias": self.qkv_bias,
+            "use_rel_pos": self.use_rel_pos,
+            "window_size": self.window_size,
+        }
+
+
+@keras.saving.register_keras_serializable(package="amg_pipeline")
+class ImageEncoderViT(keras.layers.Layer):
+    """Embeds normalised, padded images.
+
+    Input `(B, img_size, img_size, 3)`, output `(B, img_size / patch_size, img_size / patch_size,
+    out_chans)` in the layer's compute dtype.
+
+    Args:
+        img_size: Side of the square input in pixels.
+        patch_size: Side of a patch in pixels; must divide `img_size`.
+        in_chans: Channels of the input.
+        embed_dim: Width of the tokens.
+        depth: Number of transformer blocks.
+        num_heads: Attention heads of a block.
+        mlp_ratio: Width of a block's MLP relative to `embed_dim`.
+        out_chans: Channels of the embedding.
+        qkv_bias: Whether query, key and value have a bias.
+        use_abs_pos: Whether learned absolute positions are added to the patches.
+        use_rel_pos: Whether attention adds relative positions.
+        window_size: Side in tokens of the windows of windowed attention; 0 makes every block global.
+        global_attn_indexes: Blocks with global attention.
+
+    Source: Kirillov et al. 2023 (arXiv:2304.02643), appendix A; `ImageEncoderViT` of the reference.
+    """
+
+    def __init__(
+        self,
+        img_size: int = 1024,
+        patch_size: int = 16,
+        in_chans: int = 3,
+        embed_dim: int = 768,
+        depth: int = 12,
+        num_heads: int = 12,
+        mlp_ratio: float = 4.0,
+        out_chans: int = 256,
+        qkv_bias: bool = True,
+        use_abs_pos: bool = True,
+        use_rel_pos: bool = True,
+        window_size: int = 14,
+        global_attn_indexes: tuple[int, ...] = (2, 5, 8, 11),
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if img_size % patch_size:
+            raise ValueError(
+                "patch_size must divide img_size. "
+                f"Received: img_size={img_size}, patch_size={patch_size}"
+            )
+        self.img_size = img_size
+        self.patch_size = patch_size
+        self.in_chans = in_chans
+        self.embed_dim = embed_dim
+        self.depth = depth
+        self.num_heads = num_heads
+        self.mlp_ratio = mlp_ratio
+        self.out_chans = out_chans
+        self.qkv_bias = qkv_bias
+        self.use_abs_pos = use_abs_pos
+        self.use_rel_pos = use_rel_pos
+        self.window_size = window_size
+        self.global_attn_indexes = tuple(global_attn_indexes)
+        self.grid_size = (img_size // patch_size, img_size // patch_size)
+        policy = self.dtype_policy
+        self.patch_embed = keras.layers.Conv2D(
+            embed_dim,
+            patch_size,
+            strides=patch_size,
+            data_format="channels_last",
+            dtype=policy,
+            name="patch_embed",
+        )
+        self.blocks = [
+            Block(
+                embed_dim,
+                num_heads,
+                self.grid_size,
+                mlp_ratio=mlp_ratio,
+                qkv_bias=qkv_bias,
+                use_rel_pos=use_rel_pos,
+                window_size=0 if i in self.global_attn_indexes else window_size,
+                dtype=policy,
+                name=f"blocks_{i}",
+            )
+            for i in range(depth)
+        ]
+        self.neck = [
+            self._neck_convolution(1, "neck_0"),
+            self._neck_norm("neck_1"),
+            self._neck_convolution(3, "neck_2"),
+            self._neck_norm("neck_3"),
+        ]
+
+    def _neck_convolution(self, kernel_size: int, name: str) -> keras.layers.Layer:
+        return keras.layers.Conv2D(
+            self.out_chans,
+            kernel_size,
+            padding="same",
+            use_bias=False,
+            data_format="channels_last",
+            dtype=self.dtype_policy,
+            name=name,
+        )
+
+    def _neck_norm(self, name: str) -> keras.layers.Layer:
+        return keras.layers.LayerNormalization(
+            epsilon=_NORM_EPSILON, dtype=self.dtype_policy, name=name
+        )
+
+    @property
+    def layers(self) -> list[keras.layers.Layer]:
+        """Sublayers from input to output, for freezing a part of them."""
+        return [self.patch_embed, *self.blocks, *self.neck]
+
+    def build(self, input_shape: tuple[int | None, ...] | None = None) -> None:
+        self.patch_embed.build((None, self.img_size, self.img_size, self.in_chans))
+        if self.use_abs_pos:
+            self.pos_embed = self.add_weight(
+                shape=(1, *self.grid_size, self.embed_dim), initializer="zeros", name="pos_embed"
+            )
+        for block in self.blocks:
+            block.build((None, *self.grid_size, self.embed_dim))
+        channels = self.embed_dim
+        for layer in self.neck:
+            layer.build((None, *self.grid_size, channels))
+            channels = self.out_chans
+        self.built = True
+
+    def call(self, x: Any) -> Any:
+        expected = (self.img_size, self.img_size, self.in_chans)
+        if len(x.shape) != 4 or tuple(x.shape[1:]) != expected:
+            raise ValueError(
+                f"The image encoder expects preprocessed images of shape (B, {self.img_size}, "
+                f"{self.img_size}, {self.in_chans}); call SAM.preprocess first. "
+                f"Received: {tuple(x.shape)}"
+            )
+        x = self.patch_embed(x)
+        if self.use_abs_pos:
+            x = x + ops.cast(self.pos_embed, x.dtype)
+        for block in self.blocks:
+            x = block(x)
+        for layer in self.neck:
+            x = layer(x)
+        return x
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return (input_shape[0], *self.grid_size, self.out_chans)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "img_size": self.img_size,
+            "patch_size": self.patch_size,
+            "in_chans": self.in_chans,
+            "embed_dim": self.embed_dim,
+            "depth": self.depth,
+            "num_heads": self.num_heads,
+            "mlp_ratio": self.mlp_ratio,
+            "out_chans": self.out_chans,
+            "qkv_bias": self.qkv_bias,
+            "use_abs_pos": self.use_abs_pos,
+            "use_rel_pos": self.use_rel_pos,
+            "window_size": self.window_size,
+            "global_attn_indexes": self.global_attn_indexes,
+        }

@@ -1,0 +1,194 @@
+"""The mask decoder: tokens and image to mask logits and a score for each mask.
+
+Shapes: `P` prompts, `T` prompt tokens, `K` mask tokens (the single mask first, then the multimask
+outputs), `H W` embedding grid, `C` channels. The steps of `call` are public, so that a caller can
+score many prompts and make masks of only a few: `attend` -> `predict_iou`, `upscale` ->
+`mask_logits`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from amg_pipeline.sam.mlp import MLP
+from amg_pipeline.sam.transformer import TwoWayTransformer
+
+
+@keras.saving.register_keras_serializable(package="amg_pipeline")
+class MaskDecoder(keras.layers.Layer):
+    """Predicts masks and their quality from image and prompt embeddings.
+
+    Called with the keywords `image_embeddings` `(P or 1, H, W, C)`, `image_pe` `(H, W, C)` or
+    `(1, H, W, C)`, `sparse_prompt_embeddings` `(P, T, C)`, `dense_prompt_embeddings`
+    `(P or 1, H, W, C)` and `multimask_output`. An embedding of batch 1 is shared by all prompts.
+    Returns logits `(P, K', 4 H, 4 W)` and predicted IoU `(P, K')`, both float32 whatever the
+    policy, K' being `num_multimask_outputs` or 1.
+
+    Args:
+        transformer_dim: Channels of the embeddings.
+        transformer: The two-way transformer; None makes the published one.
+        num_multimask_outputs: Masks of one prompt when several are asked for.
+        iou_head_depth: Dense layers of the head that predicts a mask's IoU.
+        iou_head_hidden_dim: Hidden width of that head.
+
+    Source: Kirillov et al. 2023 (arXiv:2304.02643), appendix A; `MaskDecoder` of the reference.
+    """
+
+    def __init__(
+        self,
+        transformer_dim: int = 256,
+        transformer: TwoWayTransformer | None = None,
+        num_multimask_outputs: int = 3,
+        iou_head_depth: int = 3,
+        iou_head_hidden_dim: int = 256,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.transformer_dim = transformer_dim
+        self.transformer = transformer or TwoWayTransformer(
+            embedding_dim=transformer_dim, dtype=self.dtype_policy, name="transformer"
+        )
+        if self.transformer.embedding_dim != transformer_dim:
+            raise ValueError(
+                "transformer.embedding_dim must equal transformer_dim. "
+                f"Received: {self.transformer.embedding_dim} and {transformer_dim}"
+            )
+        self.num_multimask_outputs = num_multimask_outputs
+        self.num_mask_tokens = num_multimask_outputs + 1
+        self.iou_head_depth = iou_head_depth
+        self.iou_head_hidden_dim = iou_head_hidden_dim
+        self.output_upscaling = [
+            self._transposed(transformer_dim // 4, "output_upscaling_0"),
+            keras.layers.LayerNormalization(
+                epsilon=1e-6, dtype=self.dtype_policy, name="output_upscaling_1"
+            ),
+            self._transposed(transformer_dim // 8, "output_upscaling_3"),
+        ]
+        # Heads in float32: half precision would round logits and scores by more than a threshold.
+        self.output_hypernetworks_mlps = [
+            MLP(
+                transformer_dim,
+                transformer_dim,
+                transformer_dim // 8,
+                3,
+                dtype="float32",
+                name=f"output_hypernetworks_mlps_{i}",
+            )
+            for i in range(self.num_mask_tokens)
+        ]
+        self.iou_prediction_head = MLP(
+            transformer_dim,
+            iou_head_hidden_dim,
+            self.num_mask_tokens,
+            iou_head_depth,
+            dtype="float32",
+            name="iou_prediction_head",
+        )
+
+    def _transposed(self, filters: int, name: str) -> keras.layers.Layer:
+        return keras.layers.Conv2DTranspose(
+            filters,
+            2,
+            strides=2,
+            data_format="channels_last",
+            dtype=self.dtype_policy,
+            name=name,
+        )
+
+    def build(self, *_: Any, **__: Any) -> None:
+        normal = keras.initializers.RandomNormal(stddev=1.0)
+        self.iou_token = self.add_weight(
+            shape=(1, self.transformer_dim), initializer=normal, name="iou_token"
+        )
+        self.mask_tokens = self.add_weight(
+            shape=(self.num_mask_tokens, self.transformer_dim),
+            initializer=keras.initializers.RandomNormal(stddev=1.0),
+            name="mask_tokens",
+        )
+        if not self.transformer.built:
+            self.transformer.build()
+        first, norm, second = self.output_upscaling
+        first.build((None, None, None, self.transformer_dim))
+        norm.build((None, None, None, self.transformer_dim // 4))
+        second.build((None, None, None, self.transformer_dim // 4))
+        for mlp in (*self.output_hypernetworks_mlps, self.iou_prediction_head):
+            mlp.build((None, self.transformer_dim))
+        self.built = True
+
+    def call(
+        self,
+        image_embeddings: Any,
+        image_pe: Any,
+        sparse_prompt_embeddings: Any,
+        dense_prompt_embeddings: Any,
+        multimask_output: bool = True,
+    ) -> tuple[Any, Any]:
+        tokens, image = self.attend(
+            image_embeddings, image_pe, sparse_prompt_embeddings, dense_prompt_embeddings
+        )
+        chosen = slice(1, None) if multimask_output else slice(0, 1)
+        weights = self.mask_weights(tokens)[:, chosen]
+        height, width = image_embeddings.shape[1:3]
+        upscaled = self.upscale(image, height, width)
+        return self.mask_logits(weights, upscaled), self.predict_iou(tokens)[:, chosen]
+
+    def attend(
+        self,
+        image_embeddings: Any,
+        image_pe: Any,
+        sparse_prompt_embeddings: Any,
+        dense_prompt_embeddings: Any,
+    ) -> tuple[Any, Any]:
+        """Run the transformer: tokens `(P, 1 + K + T, C)` and image `(P, H * W, C)`."""
+        learned = ops.concatenate([self.iou_token, self.mask_tokens], axis=0)
+        prompts = ops.shape(sparse_prompt_embeddings)[0]
+        learned = ops.broadcast_to(
+            learned[None], (prompts, 1 + self.num_mask_tokens, self.transformer_dim)
+        )
+        learned = ops.cast(learned, sparse_prompt_embeddings.dtype)
+        tokens = ops.concatenate([learned, sparse_prompt_embeddings], axis=1)
+        image = ops.add(image_embeddings, dense_prompt_embeddings)
+        return self.transformer(image, image_pe, tokens)
+
+    def predict_iou(self, tokens: Any) -> Any:
+        """Estimate the IoU of all `K` masks from the tokens, float32 `(P, K)`."""
+        return self.iou_prediction_head(tokens[:, 0])
+
+    def mask_weights(self, tokens: Any) -> Any:
+        """Turn each mask token into the weights of its last layer, float32 `(P, K, C / 8)`."""
+        return ops.stack(
+            [mlp(tokens[:, 1 + i]) for i, mlp in enumerate(self.output_hypernetworks_mlps)], axis=1
+        )
+
+    def upscale(self, image: Any, height: int, width: int) -> Any:
+        """Upscale image features `(P, H * W, C)` to `(P, 4 H, 4 W, C / 8)`."""
+        first, norm, second = self.output_upscaling
+        x = ops.reshape(image, (-1, height, width, self.transformer_dim))
+        x = ops.gelu(norm(first(x)), approximate=False)
+        return ops.gelu(second(x), approximate=False)
+
+    @staticmethod
+    def mask_logits(weights: Any, upscaled: Any) -> Any:
+        """Apply weights `(P, K, c)` to features `(P, h, w, c)`: float32 logits `(P, K, h, w)`."""
+        _, height, width, channels = upscaled.shape
+        features = ops.reshape(ops.cast(upscaled, "float32"), (-1, height * width, channels))
+        logits = ops.matmul(weights, ops.transpose(features, (0, 2, 1)))
+        return ops.reshape(logits, (-1, weights.shape[1], height, width))
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "transformer_dim": self.transformer_dim,
+            "transformer": keras.saving.serialize_keras_object(self.transformer),
+            "num_multimask_outputs": self.num_multimask_outputs,
+            "iou_head_depth": self.iou_head_depth,
+            "iou_head_hidden_dim": self.iou_head_hidden_dim,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> MaskDecoder:
+        transformer = keras.saving.deserialize_keras_object(config["transformer"])
+        return cls(**{**config, "transformer": transformer})

@@ -1,0 +1,439 @@
+"""The Segment Anything Model: preprocessing, encoders, decoder and postprocessing in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from amg_pipeline.errors import ConfigError
+from amg_pipeline.sam.image_encoder import ImageEncoderViT
+from amg_pipeline.sam.mask_decoder import MaskDecoder
+from amg_pipeline.sam.postprocess import resize_logits, resize_weights
+from amg_pipeline.sam.presets import PIXEL_MEAN, PIXEL_STD, PRESETS
+from amg_pipeline.sam.prompt_encoder import PromptEncoder
+from amg_pipeline.sam.segmenter import SamSegmenter
+from amg_pipeline.sam.transforms import (
+    longest_side_size,
+    pad_to_square,
+    resize_uint8,
+    scale_coordinates,
+)
+from amg_pipeline.sam.transformer import TwoWayTransformer
+
+_INPUT_KEYS = ("image", "points", "boxes", "masks", "original_size", "multimask_output")
+
+
+@keras.saving.register_keras_serializable(package="amg_pipeline")
+class SAM(keras.Model):
+    """Promptable segmentation of images of any size.
+
+    Called with one dictionary:
+
+    - `image`: `(B, H, W, 3)` RGB, uint8 or float in 0 to 255. Resized so that its longer side fills
+      the model frame (as Pillow resizes 8-bit images), normalised and padded here.
+    - `points`: optional `(coords, labels)`, coords `(B, N, 2)` XY in pixels of `image`, labels
+      `(B, N)`: 1 foreground, 0 background.
+    - `boxes`: optional `(B, M, 4)`, XYXY in pixels of `image`.
+    - `masks`: optional low-res logits `(B, 1, h, w)` of an earlier call.
+    - `original_size`: optional `(height, width)`, two ints or an int tensor `(2,)`: the size to
+      which masks are brought; `image`'s own by default.
+    - `multimask_output`: optional bool: three masks (default) or one.
+
+    All points and boxes of one image are one prompt. An image of batch 1 may meet prompts of batch
+    `P`; the image is then encoded once.
+
+    Returns a dictionary: `masks` bool `(B, 3 or 1, height, width)`; `iou_predictions` float32
+    `(B, 3 or 1)`; `low_res_logits` float32 `(B, 3 or 1, h, w)`, h and w being four times the
+    embedding grid.
+
+    Args:
+        image_encoder: Embeds the image.
+        prompt_encoder: Embeds prompts; its sizes must fit the image encoder's.
+        mask_decoder: Predicts masks.
+        pixel_mean: Mean of each RGB channel in 0 to 255.
+        pixel_std: Standard deviation of each RGB channel in 0 to 255.
+        mask_threshold: Logit above which a pixel is mask.
+        image_format: Order of the image's channels; only `"RGB"`.
+        variant: Name of the preset that this is, which chooses AMG defaults.
+
+    Source: Kirillov et al. 2023 (arXiv:2304.02643); `Sam` and `SamPredictor` of the reference.
+    """
+
+    def __init__(
+        self,
+        image_encoder: ImageEncoderViT,
+        prompt_encoder: PromptEncoder,
+        mask_decoder: MaskDecoder,
+        pixel_mean: Sequence[float] = PIXEL_MEAN,
+        pixel_std: Sequence[float] = PIXEL_STD,
+        mask_threshold: float = 0.0,
+        image_format: str = "RGB",
+        variant: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        # No autocast: half precision would round pixels and coordinates before they are used.
+        super().__init__(autocast=False, **kwargs)
+        if image_format != "RGB":
+            raise ValueError(f'image_format must be "RGB". Received: {image_format!r}')
+        _check_parts_fit(image_encoder, prompt_encoder, mask_decoder)
+        self.image_encoder = image_encoder
+        self.prompt_encoder = prompt_encoder
+        self.mask_decoder = mask_decoder
+        self.pixel_mean = [float(value) for value in pixel_mean]
+        self.pixel_std = [float(value) for value in pixel_std]
+        self.mask_threshold = float(mask_threshold)
+        self.image_format = image_format
+        self.variant = variant
+        # Every shape is known, so a model is complete from the moment it exists.
+        self.build()
+
+    @classmethod
+    def from_variant(cls, variant: str, *, weights: str | None = "default", **kwargs: Any) -> SAM:
+        """Make a built model of a published or packaged size.
+
+        Args:
+            variant: `"tiny"`, `"vit_b"`, `"vit_l"` or `"vit_h"`.
+            weights: Path or URI of a checkpoint in any format that `amg weights` reads.
+                `"default"` loads the packaged weights where there are any (`tiny`) and is random
+                otherwise; None is random always.
+            **kwargs: Further arguments of `SAM`, e.g. `dtype="mixed_bfloat16"`.
+
+        Raises:
+            ConfigError: If there is no such variant.
+            WeightsError: If the checkpoint is unreadable or does not fit.
+        """
+        if variant not in PRESETS:
+            raise ConfigError(
+                f"variant must be one of {', '.join(PRESETS)}. Received: {variant!r}"
+            )
+        model = cls(**_parts_of(variant, kwargs.get("dtype")), variant=variant, **kwargs)
+        source = weights
+        if weights == "default":
+            from amg_pipeline.assets import packaged_weights
+
+            source = packaged_weights(variant)
+        if source is not None:
+            from amg_pipeline.sam.weights import load_weights
+
+            load_weights(model, source)
+        return model
+
+    def build(self, input_shape: Any = None) -> None:
+        if self.built:
+            return
+        for part in (self.image_encoder, self.prompt_encoder, self.mask_decoder):
+            if not part.built:
+                part.build(None)
+        self.built = True
+
+    def __call__(self, inputs: Mapping[str, Any], *args: Any, **kwargs: Any) -> dict[str, Any]:
+        # Keras refuses ints and bools beside tensors in one argument, so the two settings in the
+        # dictionary travel as arguments of their own.
+        tensors, settings = _split_inputs(inputs)
+        outputs: dict[str, Any] = super().__call__(tensors, *args, **{**settings, **kwargs})
+        return outputs
+
+    def call(
+        self,
+        inputs: Mapping[str, Any],
+        original_size: Any = None,
+        multimask_output: bool = True,
+        training: bool | None = None,
+    ) -> dict[str, Any]:
+        image = _checked_image(inputs["image"])
+        height, width = ops.shape(image)[1], ops.shape(image)[2]
+        input_size = longest_side_size(height, width, self.image_encoder.img_size)
+        embeddings = self.image_encoder(self.preprocess(image), training=training)
+        scale_xy = [
+            ops.cast(into, "float32") / ops.cast(side, "float32")
+            for into, side in ((input_size[1], width), (input_size[0], height))
+        ]
+        logits, iou_predictions = self._decode(embeddings, inputs, scale_xy, multimask_output)
+        original_size = _size_pair(original_size, (height, width))
+        masks = self.postprocess_masks(logits, input_size, original_size)
+        return {
+            "masks": masks > self.mask_threshold,
+            "iou_predictions": iou_predictions,
+            "low_res_logits": logits,
+        }
+
+    def preprocess(self, image: Any) -> Any:
+        """Bring images to the model frame: resize the longer side, normalise, zero-pad.
+
+        Args:
+            image: `(B, H, W, 3)` RGB, uint8 or float in 0 to 255.
+
+        Returns:
+            float32 `(B, img_size, img_size, 3)`.
+        """
+        image = _checked_image(image)
+        img_size = self.image_encoder.img_size
+        size = longest_side_size(ops.shape(image)[1], ops.shape(image)[2], img_size)
+        if size == tuple(image.shape[1:3]):
+            pixels = ops.cast(image, "float32")
+        else:
+            pixels = resize_uint8(image, size)
+        mean = ops.convert_to_tensor(self.pixel_mean, dtype="float32")
+        std = ops.convert_to_tensor(self.pixel_std, dtype="float32")
+        return pad_to_square((pixels - mean) / std, img_size)
+
+    def postprocess_masks(self, masks: Any, input_size: Any, original_size: Any) -> Any:
+        """Remove the padding of low-res logits and bring them to the image's size.
+
+        Args:
+            masks: Logits `(B, K, h, w)`.
+            input_size: `(height, width)` of the image in the model frame, without padding.
+            original_size: `(height, width)` of the result.
+
+        Returns:
+            Logits, float32 `(B, K, height, width)`.
+        """
+        img_size = self.image_encoder.img_size
+        input_size = _size_pair(input_size, (img_size, img_size))
+        original_size = _size_pair(original_size, (img_size, img_size))
+        weights_y, weights_x = (
+            resize_weights(masks.shape[2 + axis], img_size, input_size[axis], original_size[axis])
+            for axis in (0, 1)
+        )
+        return resize_logits(masks, weights_y, weights_x)
+
+    def segmenter(self, *, points_per_batch: int, encoder_batch_size: int = 1) -> SamSegmenter:
+        """Give this model as the automatic mask generator drives it."""
+        return SamSegmenter(
+            self, points_per_batch=points_per_batch, encoder_batch_size=encoder_batch_size
+        )
+
+    def export(
+        self, filepath: str, format: str = "tf_saved_model", **kwargs: Any
+    ) -> None:
+        """Export for serving; by default a SavedModel with three endpoints.
+
+        `serve` is the whole call, `encode` the image encoder, `decode` the rest; see
+        `amg_pipeline.sam.serving` for their arguments.
+        """
+        if format == "tf_saved_model" and not kwargs.get("input_signature"):
+            from amg_pipeline.sam.serving import export_saved_model
+
+            export_saved_model(self, filepath)
+        else:
+            super().export(filepath, format=format, **kwargs)
+
+    def _decode(
+        self,
+        embeddings: Any,
+        inputs: Mapping[str, Any],
+        scale_xy: Sequence[Any],
+        multimask_output: bool,
+    ) -> tuple[Any, Any]:
+        points, boxes, masks = (inputs.get(key) for key in ("points", "boxes", "masks"))
+        if points is not None:
+            points = (scale_coordinates(points[0], scale_xy), points[1])
+        if boxes is not None:
+            boxes = scale_coordinates(boxes, [*scale_xy, *scale_xy])
+        sparse, dense = self.prompt_encoder(points=points, boxes=boxes, masks=masks)
+        outputs: tuple[Any, Any] = self.mask_decoder(
+            image_embeddings=embeddings,
+            image_pe=self.prompt_encoder.get_dense_pe(),
+            sparse_prompt_embeddings=_matching_batch(sparse, embeddings),
+            dense_prompt_embeddings=dense,
+            multimask_output=multimask_output,
+        )
+        return outputs
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "image_encoder": keras.saving.serialize_keras_object(self.image_encoder),
+            "prompt_encoder": keras.saving.serialize_keras_object(self.prompt_encoder),
+            "mask_decoder": keras.saving.serialize_keras_object(self.mask_decoder),
+            "pixel_mean": list(self.pixel_mean),
+            "pixel_std": list(self.pixel_std),
+            "mask_threshold": self.mask_threshold,
+            "image_format": self.image_format,
+            "variant": self.variant,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> SAM:
+        parts = {
+            key: keras.saving.deserialize_keras_object(config[key])
+            for key in ("image_encoder", "prompt_encoder", "mask_decoder")
+        }
+        return cls(**{**config, **parts})
+
+
+def _parts_of(variant: str, dtype: Any) -> dict[str, Any]:
+    preset = PRESETS[variant]
+    grid = (preset.grid_size, preset.grid_size)
+    return {
+        "image_encoder": ImageEncoderViT(
+            img_size=preset.img_size,
+            patch_size=preset.patch_size,
+            embed_dim=preset.embed_dim,
+            depth=preset.depth,
+            num_heads=preset.num_heads,
+            out_chans=preset.out_chans,
+            window_size=preset.window_size,
+            global_attn_indexes=preset.global_attn_indexes,
+            dtype=dtype,
+            name="image_encoder",
+        ),
+        "prompt_encoder": PromptEncoder(
+            embed_dim=preset.out_chans,
+            image_embedding_size=grid,
+            input_image_size=(preset.img_size, preset.img_size),
+            mask_in_chans=preset.mask_in_chans,
+            name="prompt_encoder",
+        ),
+        "mask_decoder": MaskDecoder(
+            transformer_dim=preset.out_chans,
+            transformer=TwoWayTransformer(
+                embedding_dim=preset.out_chans,
+                mlp_dim=preset.mlp_dim,
+                dtype=dtype,
+                name="transformer",
+            ),
+            iou_head_hidden_dim=preset.iou_head_hidden_dim,
+            dtype=dtype,
+            name="mask_decoder",
+        ),
+    }
+
+
+def _check_parts_fit(
+    image_encoder: ImageEncoderViT, prompt_encoder: PromptEncoder, mask_decoder: MaskDecoder
+) -> None:
+    widths = (image_encoder.out_chans, prompt_encoder.embed_dim, mask_decoder.transformer_dim)
+    if len(set(widths)) != 1:
+        raise ValueError(
+            "image_encoder.out_chans, prompt_encoder.embed_dim and mask_decoder.transformer_dim "
+            f"must be equal. Received: {widths}"
+        )
+    expected = (image_encoder.grid_size, (image_encoder.img_size,) * 2)
+    received = (prompt_encoder.image_embedding_size, prompt_encoder.input_image_size)
+    if expected != received:
+        raise ValueError(
+            "The prompt encoder's image_embedding_size and input_image_size must be the image "
+            f"encoder's: {expected}. Received: {received}"
+        )
+
+
+def _checked_image(image: Any) -> Any:
+    image = ops.convert_to_tensor(image)
+    dtype = keras.backend.standardize_dtype(image.dtype)
+    if len(image.shape) != 4 or image.shape[-1] != 3:
+        raise ValueError(
+            "image must be RGB of shape (B, H, W, 3); add a batch axis to a single image. "
+            f"Received: {tuple(image.shape)}"
+        )
+    if dtype != "uint8" and not keras.backend.is_float_dtype(dtype):
+        raise ValueError(f"image must be uint8 or float in 0 to 255. Received dtype: {dtype}")
+    if 0 in image.shape:
+        raise ValueError(f"image must have pixels. Received: {tuple(image.shape)}")
+    return image
+
+
+def _split_inputs(inputs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Check the call's dictionary and part it into tensors and settings."""
+    if not isinstance(inputs, Mapping) or inputs.get("image") is None:
+        raise ValueError(
+            f"SAM is called with one dictionary that has the key 'image' and any of "
+            f"{_INPUT_KEYS[1:]}. Received: {_describe(inputs)}"
+        )
+    unknown = sorted(set(inputs) - set(_INPUT_KEYS))
+    if unknown:
+        raise ValueError(f"SAM takes the keys {_INPUT_KEYS}. Received also: {unknown}")
+    tensors: dict[str, Any] = {"image": _checked_image(inputs["image"])}
+    if inputs.get("points") is not None:
+        tensors["points"] = _checked_points(inputs["points"])
+    if inputs.get("boxes") is not None:
+        tensors["boxes"] = _checked_floats(inputs["boxes"], "boxes", "(B, M, 4)", 3)
+    if inputs.get("masks") is not None:
+        tensors["masks"] = _checked_floats(inputs["masks"], "masks", "(B, 1, h, w)", 4)
+    _check_batches(tensors)
+    multimask_output = inputs.get("multimask_output")
+    settings = {
+        "original_size": inputs.get("original_size"),
+        "multimask_output": True if multimask_output is None else _as_bool(multimask_output),
+    }
+    return tensors, settings
+
+
+def _checked_points(points: Any) -> tuple[Any, Any]:
+    if not isinstance(points, (tuple, list)) or len(points) != 2:
+        raise ValueError(f"points must be a pair (coords, labels). Received: {_describe(points)}")
+    coords, labels = points
+    return (
+        _checked_floats(coords, "point coords", "(B, N, 2)", 3),
+        ops.cast(ops.convert_to_tensor(labels), "int32"),
+    )
+
+
+def _checked_floats(value: Any, name: str, shape: str, rank: int) -> Any:
+    """Give a float32 tensor; coordinates and logits must not pass through a lower precision."""
+    tensor = ops.convert_to_tensor(value)
+    if len(tensor.shape) != rank:
+        raise ValueError(f"{name} must be of shape {shape}. Received: {tuple(tensor.shape)}")
+    if keras.backend.standardize_dtype(tensor.dtype) == "bool":
+        raise ValueError(f"{name} must be numbers of shape {shape}. Received dtype: bool")
+    return ops.cast(tensor, "float32")
+
+
+def _as_bool(value: Any) -> bool:
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    if getattr(value, "shape", None) == () and "bool" in str(value.dtype):
+        return bool(ops.convert_to_numpy(value))
+    raise ValueError(f"multimask_output must be True or False. Received: {_describe(value)}")
+
+
+def _check_batches(tensors: Mapping[str, Any]) -> None:
+    first = {key: value[0] if key == "points" else value for key, value in tensors.items()}
+    sizes = {key: value.shape[0] for key, value in first.items()}
+    prompts = {size for key, size in sizes.items() if key != "image" and size is not None}
+    if len(prompts) > 1 or (prompts and sizes["image"] not in (None, 1, *prompts)):
+        raise ValueError(
+            "Prompts must have the batch size of the image, or any common one for a single image. "
+            f"Received batch sizes: {sizes}"
+        )
+
+
+def _matching_batch(sparse: Any, embeddings: Any) -> Any:
+    """Repeat a promptless batch of 1 for each image; prompts come with their own batch."""
+    if sparse.shape[0] == 1 and embeddings.shape[0] != 1:
+        return ops.repeat(sparse, ops.shape(embeddings)[0], axis=0)
+    return sparse
+
+
+def _size_pair(size: Any, default: tuple[Any, Any]) -> tuple[Any, Any]:
+    if size is None:
+        return default
+    if isinstance(size, (tuple, list)):
+        if len(size) != 2:
+            raise ValueError(f"A size must be (height, width). Received: {_describe(size)}")
+        return _as_dimension(size[0]), _as_dimension(size[1])
+    if isinstance(size, np.ndarray):
+        return _size_pair(size.tolist(), default)
+    if tuple(size.shape) != (2,):
+        raise ValueError(f"A size must be (height, width). Received: {_describe(size)}")
+    return _as_dimension(size[0]), _as_dimension(size[1])
+
+
+def _as_dimension(side: Any) -> Any:
+    """Give a Python int for everything but a tensor whose value is not known while tracing."""
+    if isinstance(side, (int, np.integer)):
+        return int(side)
+    if keras.backend.backend() == "tensorflow" and not hasattr(side, "numpy"):
+        return ops.cast(side, "int32")
+    return int(ops.convert_to_numpy(side))
+
+
+def _describe(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return f"a dictionary with the keys {sorted(map(str, value))}"
+    shape = getattr(value, "shape", None)
+    return f"{type(value).__name__} of shape {tuple(shape)}" if shape is not None else repr(value)
