@@ -1,0 +1,1 @@
+"""The automatic mask generation algorithm on arrays; it knows the model only as a `Segmenter`."""
