@@ -1,0 +1,239 @@
+"""Plan if needed: from settings to a run whose input, shards and fingerprint are fixed.
+
+A stored plan is authoritative: with the same fingerprint it is taken up and the input is not
+listed again; with another one the run is refused and nothing is touched.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from amg_pipeline.config import SCHEMA_VERSION, RunConfig, fingerprint, fingerprint_fields
+from amg_pipeline.errors import CommitConflictError, ConfigError, FingerprintMismatchError
+from amg_pipeline.storage.layout import OLD_FOLDER, fingerprint_prefix
+from amg_pipeline.storage.manifest import count_bytes, list_images
+from amg_pipeline.storage.mask_table import TableMetadata
+from amg_pipeline.storage.run_directory import RunDirectory
+from amg_pipeline.storage.stored_plan import StoredPlan
+from amg_pipeline.storage.uris import absolute_uri, redact
+
+#: From variant and weights address (None: the packaged ones) to a SHA-256 in hex.
+WeightsDigest = Callable[[str, str | None], str]
+
+#: The variant whose weights the package brings.
+_PACKAGED_VARIANT = "tiny"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A run that is ready to go.
+
+    Attributes:
+        run_directory: Where the plan is and the results go.
+        stored: The plan as it is stored, or would be.
+        config: All settings, with everything resolved that is chosen when the plan is made.
+        is_resumed: Whether the plan was there before.
+        package_version: Of the package that is running.
+    """
+
+    run_directory: RunDirectory
+    stored: StoredPlan
+    config: RunConfig
+    is_resumed: bool
+    package_version: str
+
+    @property
+    def fingerprint(self) -> str:
+        """64 hex digits of what the output's bytes depend on."""
+        return self.stored.fingerprint
+
+    @property
+    def num_images(self) -> int:
+        """Images of the run."""
+        return self.stored.num_images
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of the images, as far as the listing told it."""
+        return self.stored.num_bytes
+
+    @property
+    def num_shards(self) -> int:
+        """Shards of the run."""
+        return self.stored.num_shards
+
+    @property
+    def table_metadata(self) -> TableMetadata:
+        """What the footer of every shard says."""
+        model = self.config.model
+        return TableMetadata(
+            fingerprint=self.fingerprint,
+            package_version=self.package_version,
+            model={
+                "variant": model.variant,
+                "weights_sha256": self.stored.weights_sha256,
+                "precision": model.precision,
+                "backend": model.backend,
+            },
+            amg=self.config.amg.model_dump(mode="json"),
+        )
+
+
+def make_plan(
+    config: RunConfig,
+    *,
+    package_version: str,
+    force: bool = False,
+    dry_run: bool = False,
+    weights_digest: WeightsDigest | None = None,
+    cpu_count: int | None = None,
+) -> Plan:
+    """Take up the plan of an output, or make one.
+
+    Args:
+        config: The settings as asked for.
+        package_version: Version of the running package.
+        force: Move a run that is there to `_old/FP8/` and plan afresh.
+        dry_run: List and count, but write nothing and move nothing.
+        weights_digest: Takes the digest of the weights; the model's own by default.
+        cpu_count: Cores of the machine, for settings that default to them.
+
+    Raises:
+        ConfigError: If the input is empty, the output is not ours, or weights are missing.
+        FingerprintMismatchError: If the output was made with other settings, and not `force`.
+        StorageError: If the input cannot be listed or the output not written.
+    """
+    config = _with_absolute_addresses(config)
+    _check_addresses(config)
+    directory = RunDirectory.open(config.output.uri)
+    found = directory.read_plan()
+    if found is None:
+        directory.refuse_foreign()
+    kept = None if force else found
+    config = _resolve(config, kept, cpu_count=cpu_count)
+    asked = _describe(config, package_version, weights_digest or _model_weights_digest)
+    if kept is not None:
+        return _take_up(directory, config, kept, asked)
+    images = list_images(config.images)
+    num_bytes, num_unsized = count_bytes(images)
+    draft = replace(
+        asked,
+        num_images=images.num_rows,
+        num_bytes=num_bytes,
+        num_unsized=num_unsized,
+        num_shards=-(-images.num_rows // config.output.shard_size),
+    )
+    plan = Plan(
+        run_directory=directory,
+        stored=draft,
+        config=config,
+        is_resumed=False,
+        package_version=package_version,
+    )
+    if dry_run:
+        return plan
+    if found is not None:
+        directory.move_to_old(found)
+    parts = directory.write_plan_parts(images, shard_size=config.output.shard_size)
+    plan = replace(plan, stored=replace(draft, parts=parts))
+    try:
+        directory.create_plan(plan.stored)
+    except CommitConflictError:
+        # Another driver was faster, or our own answer was lost; its plan may be the same.
+        other = directory.require_plan()
+        return _take_up(directory, config, other, asked)
+    return plan
+
+
+def _with_absolute_addresses(config: RunConfig) -> RunConfig:
+    """Free addresses of the working directory, which differs between drivers and workers."""
+
+    def absolute(uri: str | None) -> str | None:
+        return absolute_uri(uri) if uri else uri
+
+    return config.model_copy(
+        update={
+            "model": config.model.model_copy(update={"weights": absolute(config.model.weights)}),
+            "images": config.images.model_copy(update={"input": absolute(config.images.input)}),
+            "output": config.output.model_copy(update={"uri": absolute(config.output.uri)}),
+        }
+    )
+
+
+def _check_addresses(config: RunConfig) -> None:
+    for name, value in (("INPUT", config.images.input), ("OUTPUT", config.output.uri)):
+        if not value:
+            raise ConfigError(f"{name} must be a path or URI. Received: nothing")
+    variant = config.model.variant
+    if config.model.weights is None and variant != _PACKAGED_VARIANT:
+        raise ConfigError(
+            f"model.weights must name a checkpoint for {variant}. Received: none. "
+            f"Get the official one with `amg weights fetch {variant}`, or use the packaged "
+            f"{_PACKAGED_VARIANT}"
+        )
+
+
+def _resolve(config: RunConfig, stored: StoredPlan | None, *, cpu_count: int | None) -> RunConfig:
+    """Fix the settings that default to the machine; a stored plan keeps its own."""
+    if config.model.intra_op_threads is not None:
+        return config
+    threads = stored.config["model"]["intra_op_threads"] if stored is not None else None
+    chosen = threads or cpu_count or os.cpu_count() or 1
+    model = config.model.model_copy(update={"intra_op_threads": chosen})
+    return config.model_copy(update={"model": model})
+
+
+def _describe(config: RunConfig, package_version: str, weights_digest: WeightsDigest) -> StoredPlan:
+    """Write down what was asked for, without looking at the input."""
+    digest = weights_digest(config.model.variant, config.model.weights)
+    fields = fingerprint_fields(config, weights_sha256=digest, package_version=package_version)
+    return StoredPlan(
+        fingerprint=fingerprint(fields),
+        fingerprint_fields=fields,
+        config=config.model_dump(mode="json"),
+        weights_sha256=digest,
+        package_version=package_version,
+        schema_version=SCHEMA_VERSION,
+        num_images=0,
+        num_bytes=0,
+        num_unsized=0,
+        num_shards=0,
+    )
+
+
+def _take_up(
+    directory: RunDirectory, config: RunConfig, stored: StoredPlan, asked: StoredPlan
+) -> Plan:
+    if stored.fingerprint != asked.fingerprint:
+        differences = _differences(stored, asked)
+        raise FingerprintMismatchError(
+            f"OUTPUT {redact(directory.uri)} was made with other settings: {differences}. Give the "
+            "same settings to resume, choose another OUTPUT, or pass --force to move what is there "
+            f"to {OLD_FOLDER}{fingerprint_prefix(stored.fingerprint)}/ and start afresh"
+        )
+    return Plan(
+        run_directory=directory,
+        stored=stored,
+        config=config,
+        is_resumed=True,
+        package_version=asked.package_version,
+    )
+
+
+def _differences(stored: StoredPlan, asked: StoredPlan) -> str:
+    old, new = stored.fingerprint_fields, asked.fingerprint_fields
+    absent: Any = "absent"
+    return "; ".join(
+        f"{name} was {old.get(name, absent)!r}, asked for {new.get(name, absent)!r}"
+        for name in sorted({*old, *new})
+        if old.get(name, absent) != new.get(name, absent)
+    )
+
+
+def _model_weights_digest(variant: str, weights: str | None) -> str:
+    from amg_pipeline.sam.weights import weights_sha256
+
+    return weights_sha256(variant, weights)

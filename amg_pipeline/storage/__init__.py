@@ -1,0 +1,6 @@
+"""Bytes in and out: the only package that uses fsspec and pyarrow.
+
+Lowest first: `uris`, `faults`, `local_files` and `remote_files`, `object_store`; on top of it
+`images` (photos to pixels), `manifest` (input to a table of images and shards), `mask_table`
+(results to Parquet and back) and `run_directory` (the layout of an output).
+"""

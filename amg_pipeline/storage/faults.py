@@ -1,0 +1,264 @@
+"""Which errors of disks and object stores mean what, and which are worth another try.
+
+Errors of optional packages (aiohttp, botocore, gcsfs, azure) are recognised by class name, code
+and HTTP status, so that none of these packages is imported here.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, TypeVar
+
+import stamina
+
+from amg_pipeline.errors import CommitConflictError, StorageError, TransientStorageError
+
+_Result = TypeVar("_Result")
+
+_MISSING_STATUSES = frozenset({404, 410})
+_DENIED_STATUSES = frozenset({401, 403})
+_TRANSIENT_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
+_TRANSIENT_CODES = frozenset(
+    {
+        "BandwidthLimitExceeded",
+        "ConditionalRequestConflict",
+        "IncompleteBody",
+        "InternalError",
+        "OperationAborted",
+        "RequestLimitExceeded",
+        "RequestTimeout",
+        "RequestTimeoutException",
+        "ServerBusy",
+        "ServiceUnavailable",
+        "SlowDown",
+        "Throttling",
+        "ThrottlingException",
+        "TooManyRequests",
+        "TooManyRequestsException",
+    }
+)
+_TRANSIENT_ERRNOS = frozenset(
+    {
+        errno.EAGAIN,
+        errno.EBUSY,
+        errno.ECONNABORTED,
+        errno.ECONNREFUSED,
+        errno.ECONNRESET,
+        errno.EHOSTUNREACH,
+        errno.EINTR,
+        errno.ENETDOWN,
+        errno.ENETRESET,
+        errno.ENETUNREACH,
+        errno.EPIPE,
+        errno.ESTALE,
+        errno.ETIMEDOUT,
+    }
+)
+_TRANSIENT_CLASSES = frozenset(
+    {
+        # aiohttp
+        "ClientConnectionError",
+        "ClientPayloadError",
+        # botocore and http.client
+        "ConnectionClosedError",
+        "ConnectTimeoutError",
+        "EndpointConnectionError",
+        "HTTPClientError",
+        "IncompleteRead",
+        "IncompleteReadError",
+        "ReadTimeoutError",
+        "ResponseParserError",
+        "ResponseStreamingError",
+        # azure and google
+        "ServiceRequestError",
+        "ServiceResponseError",
+        "TransportError",
+    }
+)
+#: Bases of the errors that store clients raise without being an OSError.
+_CLIENT_BASES = frozenset(
+    {"AzureError", "BotoCoreError", "ClientError", "GoogleAuthError", "HttpError"}
+)
+#: aiohttp gives a body that breaks off the code 400, which the server never sent.
+_MALFORMED_ANSWERS = frozenset({"BadHttpMessage"})
+_FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How often and how long a transient fault is retried; waits double and are jittered."""
+
+    attempts: int = 5
+    timeout_s: float = 60.0
+    wait_initial_s: float = 0.2
+    wait_max_s: float = 10.0
+    wait_jitter_s: float = 1.0
+
+
+def retry_transient(policy: RetryPolicy, action: str, operation: Callable[[], _Result]) -> _Result:
+    """Run one storage operation; translate its errors and retry the transient ones.
+
+    Args:
+        policy: Bounds of the retries.
+        action: What is done, for the message: `"write masks/part-... to /out"`.
+        operation: Does the work in one step that may be repeated.
+
+    Raises:
+        FileNotFoundError: If the object does not exist.
+        CommitConflictError: If an object that was to be created exists.
+        TransientStorageError: If the fault is transient and the retries are used up.
+        StorageError: If the fault is permanent.
+    """
+
+    def attempt() -> _Result:
+        with _Translation(action):
+            return operation()
+
+    caller = stamina.RetryingCaller(
+        attempts=policy.attempts,
+        timeout=policy.timeout_s,
+        wait_initial=policy.wait_initial_s,
+        wait_max=policy.wait_max_s,
+        wait_jitter=policy.wait_jitter_s,
+    )
+    return caller(TransientStorageError, attempt)
+
+
+def translate(error: BaseException, action: str) -> Exception | None:
+    """Find the package's own error for one of a disk or an object store.
+
+    Returns:
+        The error to raise instead; None where `error` is not about storage at all.
+    """
+    chain = list(_chain(error))
+    reason = _describe(chain)
+    if any(isinstance(link, FileNotFoundError | NotADirectoryError) for link in chain) or (
+        _status(chain) in _MISSING_STATUSES
+    ):
+        return FileNotFoundError(errno.ENOENT, f"{_capital(action)}: nothing is there ({reason})")
+    if isinstance(error, FileExistsError):
+        return CommitConflictError(
+            f"{_capital(action)}: the object must not exist yet. Received: one that does"
+        )
+    if any(_is_denied(link) for link in chain) or _status(chain) in _DENIED_STATUSES:
+        return StorageError(
+            f"{_capital(action)}: access must be permitted. Received: {reason}. "
+            "Check the permissions and credentials"
+        )
+    if any(_errno(link) in _FULL_ERRNOS for link in chain):
+        return StorageError(
+            f"{_capital(action)}: the disk is full ({reason}). Free space there; the same command "
+            "then resumes"
+        )
+    if _is_transient(chain):
+        return TransientStorageError(
+            f"{_capital(action)}: the store did not answer as it should. Received: {reason}"
+        )
+    if any(isinstance(link, OSError) or _has_base(link, _CLIENT_BASES) for link in chain):
+        return StorageError(f"{_capital(action)} failed. Received: {reason}")
+    return None
+
+
+class _Translation:
+    """Raises the translated error instead of the original one."""
+
+    def __init__(self, action: str) -> None:
+        self._action = action
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        translated = translate(error, self._action) if isinstance(error, Exception) else None
+        if translated is not None:
+            raise translated from error
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    link: BaseException | None = error
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        yield link
+        link = link.__cause__
+
+
+def _is_transient(chain: list[BaseException]) -> bool:
+    if any(_code(link) in _TRANSIENT_CODES for link in chain):
+        return True
+    if _status(chain) is not None:
+        return _status(chain) in _TRANSIENT_STATUSES
+    return any(
+        isinstance(link, TimeoutError | ConnectionError)
+        or _errno(link) in _TRANSIENT_ERRNOS
+        or _has_base(link, _TRANSIENT_CLASSES)
+        for link in chain
+    )
+
+
+def _is_denied(link: BaseException) -> bool:
+    return isinstance(link, PermissionError) or _errno(link) == errno.EROFS
+
+
+def _has_base(link: BaseException, names: frozenset[str]) -> bool:
+    return any(base.__name__ in names for base in type(link).__mro__)
+
+
+def _errno(link: BaseException) -> int | None:
+    return link.errno if isinstance(link, OSError) else None
+
+
+def _response(link: BaseException) -> dict[str, Any]:
+    response = getattr(link, "response", None)
+    return response if isinstance(response, dict) else {}
+
+
+def _code(link: BaseException) -> str | None:
+    error: Any = _response(link).get("Error")
+    code: Any = error.get("Code") if isinstance(error, dict) else getattr(link, "error_code", None)
+    return code if isinstance(code, str) else None
+
+
+def _status(chain: list[BaseException]) -> int | None:
+    """Tell the HTTP status of botocore's, aiohttp's, azure's or gcsfs's errors."""
+    return next((status for link in chain for status in _statuses(link)), None)
+
+
+def _statuses(link: BaseException) -> Iterator[int]:
+    metadata = _response(link).get("ResponseMetadata")
+    if isinstance(metadata, dict):
+        yield from _valid_statuses(metadata.get("HTTPStatusCode"))
+    if _has_base(link, _MALFORMED_ANSWERS):
+        return
+    for name in ("status", "status_code", "code"):
+        yield from _valid_statuses(getattr(link, name, None))
+
+
+def _valid_statuses(value: object) -> Iterator[int]:
+    if isinstance(value, int) and 100 <= value < 600:
+        yield value
+
+
+def _describe(chain: list[BaseException]) -> str:
+    """Name a fault without its host, address or time, which clients put into their messages."""
+    code = next(filter(None, map(_code, chain)), None)
+    status = _status(chain)
+    number = next(filter(None, map(_errno, chain)), None)
+    # The last link is the client's own error, and says most where it has an HTTP status.
+    name = code or type(chain[0] if status is None else chain[-1]).__name__
+    if status is not None:
+        return f"{name}, HTTP {status}"
+    return f"{name}, {os.strerror(number)}" if number is not None else name
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

@@ -1,0 +1,124 @@
+"""Lists of images that users bring: CSV, JSON lines or Parquet with a `uri` column."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from pathlib import PurePosixPath
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.json
+import pyarrow.parquet as pq
+
+from amg_pipeline.errors import ConfigError
+from amg_pipeline.storage.listing import IMAGES_SCHEMA
+from amg_pipeline.storage.object_store import read_uri
+from amg_pipeline.storage.uris import redact, split_parent
+
+MANIFEST_EXTENSIONS = (".csv", ".jsonl", ".ndjson", ".parquet")
+
+_ABSOLUTE = r"^([A-Za-z][A-Za-z0-9+.\-]*://|/)"
+_COLUMNS = ("uri", "image_id")
+_TEXT = pa.large_string()
+#: One row must fit into a block.
+_BLOCK_BYTES = 16 << 20
+
+
+def is_manifest_name(name: str) -> bool:
+    """Tell whether a file name ends as a manifest's does."""
+    return name.lower().endswith(MANIFEST_EXTENSIONS)
+
+
+def read_manifest(uri: str) -> pa.Table:
+    """Read a manifest to a list of images, in its own order.
+
+    Columns other than `uri` and `image_id` are ignored. Without `image_id`, the uri as written is
+    the id. A relative uri is relative to the manifest's folder.
+
+    Raises:
+        ConfigError: If the file is malformed, has no `uri` column, or a row has no value.
+    """
+    data = read_uri(uri)
+    try:
+        table = _parse(data, PurePosixPath(uri).suffix.lower())
+        columns = {name: table.column(name).cast(_TEXT) for name in table.column_names}
+    except pa.ArrowException as error:
+        raise ConfigError(
+            f"The manifest {redact(uri)} must be a readable CSV, JSONL or Parquet file whose uri "
+            f"and image_id are text. Received: {str(error).partition(chr(10))[0]}"
+        ) from error
+    for name, column in columns.items():
+        _refuse_empty(name, column, uri)
+    uris = columns["uri"]
+    folder = split_parent(uri)[0]
+    prefix = pa.scalar(folder if folder.endswith("/") else folder + "/", _TEXT)
+    located = pc.if_else(
+        pc.match_substring_regex(uris, _ABSOLUTE),
+        uris,
+        pc.binary_join_element_wise(prefix, uris, pa.scalar("", _TEXT)),
+    )
+    nothing = [pa.nulls(table.num_rows, field.type) for field in list(IMAGES_SCHEMA)[2:]]
+    return pa.Table.from_arrays(
+        [columns.get("image_id", uris), located, *nothing], schema=IMAGES_SCHEMA
+    )
+
+
+def _parse(data: bytes, suffix: str) -> pa.Table:
+    """Read the columns that count, of those that there are."""
+    if suffix == ".parquet":
+        file = pq.ParquetFile(pa.BufferReader(data))
+        return file.read(columns=_known(file.schema_arrow.names))
+    if not data.strip():
+        raise ConfigError("A manifest must have a column named 'uri'. Received: an empty file")
+    if suffix == ".csv":
+        table = pa.csv.read_csv(
+            pa.BufferReader(data),
+            read_options=pa.csv.ReadOptions(block_size=_BLOCK_BYTES),
+            parse_options=pa.csv.ParseOptions(newlines_in_values=True),
+            convert_options=pa.csv.ConvertOptions(
+                column_types=dict.fromkeys(_COLUMNS, _TEXT), strings_can_be_null=False
+            ),
+        )
+        return table.select(_known(table.column_names))
+    return _parse_json_lines(data)
+
+
+def _parse_json_lines(data: bytes) -> pa.Table:
+    # Named types, because a text that looks like a date would be read as one.
+    table = pa.json.read_json(
+        pa.BufferReader(data),
+        read_options=pa.json.ReadOptions(block_size=_BLOCK_BYTES),
+        parse_options=pa.json.ParseOptions(
+            explicit_schema=pa.schema([(name, pa.string()) for name in _COLUMNS]),
+            unexpected_field_behavior="ignore",
+        ),
+    )
+    given = [name for name in _COLUMNS if table.column(name).null_count < table.num_rows]
+    if "uri" not in given:
+        # The reader does not tell which fields it ignored.
+        first = json.loads(data.strip().partition(b"\n")[0])
+        given = _known(list(first))
+    return table.select(given)
+
+
+def _known(names: list[str]) -> list[str]:
+    if "uri" not in names:
+        near = difflib.get_close_matches("uri", names, n=1)
+        hint = f" Did you mean {near[0]!r}? Then rename it" if near else ""
+        raise ConfigError(
+            "A manifest must have a column named 'uri'. "
+            f"Received: {', '.join(map(repr, names))}.{hint}"
+        )
+    return [name for name in _COLUMNS if name in names]
+
+
+def _refuse_empty(name: str, column: pa.ChunkedArray, uri: str) -> None:
+    empty = pc.or_kleene(pc.is_null(column), pc.equal(column, ""))
+    row = pc.index(empty.combine_chunks(), True).as_py()
+    if row >= 0:
+        raise ConfigError(
+            f"Every row of the manifest {redact(uri)} must have a {name}. "
+            f"Received: nothing in row {row + 1}"
+        )

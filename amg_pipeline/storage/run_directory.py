@@ -1,0 +1,303 @@
+"""The output of a run: its plan, its shards, and what is recorded about them.
+
+A shard is done exactly when its object in `masks/` exists; nothing else marks it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Container, Iterator, Mapping
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from amg_pipeline.errors import ConfigError, StorageError
+from amg_pipeline.records import ImageRef, Shard
+from amg_pipeline.storage import layout
+from amg_pipeline.storage.faults import RetryPolicy
+from amg_pipeline.storage.manifest import PLAN_SCHEMA, assign_shards
+from amg_pipeline.storage.object_store import ObjectStore, find_kind
+from amg_pipeline.storage.stored_plan import PlanPart, StoredPlan
+from amg_pipeline.storage.uris import redact
+from amg_pipeline.storage.verification import Problem, shard_faults
+
+#: Rows of one part of the plan, about; a part is read whole.
+_PART_ROWS = 262_144
+_DEFAULT_RETRY = RetryPolicy()
+
+
+class RunDirectory:
+    """Everything that a run reads and writes below its output address.
+
+    Args:
+        store: The output.
+    """
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+
+    @classmethod
+    def open(cls, uri: str, *, retry: RetryPolicy = _DEFAULT_RETRY) -> RunDirectory:
+        """Open an output, which need not exist.
+
+        Raises:
+            ConfigError: If the address's scheme is unknown.
+        """
+        return cls(ObjectStore.open(uri, retry=retry))
+
+    @property
+    def uri(self) -> str:
+        """The output's address."""
+        return self._store.uri
+
+    # The plan
+
+    def read_plan(self) -> StoredPlan | None:
+        """Read the plan; None where there is none yet.
+
+        Raises:
+            StorageError: If it is unreadable.
+        """
+        try:
+            data = self._store.read(layout.PLAN_KEY)
+        except FileNotFoundError:
+            return None
+        return StoredPlan.from_json(data)
+
+    def require_plan(self) -> StoredPlan:
+        """Read the plan.
+
+        Raises:
+            ConfigError: If there is none, so that this is not the output of a run.
+        """
+        plan = self.read_plan()
+        if plan is None:
+            raise ConfigError(
+                f"OUTPUT must be the output of a run, with {layout.PLAN_KEY} in it. "
+                f"Received: {redact(self.uri)}"
+            )
+        return plan
+
+    def refuse_foreign(self) -> None:
+        """Make sure that an output without a plan holds nothing of anybody else.
+
+        What may be there: parts of a plan whose writer was killed, and old generations.
+
+        Raises:
+            ConfigError: If there is anything else.
+        """
+        if find_kind(self.uri) == "file":
+            raise ConfigError(f"OUTPUT must be a folder. Received: a file, {redact(self.uri)}")
+        ours = (layout.PLAN_FOLDER, layout.OLD_FOLDER)
+        for info in self._store.list():
+            if not info.key.startswith(ours):
+                raise ConfigError(
+                    f"OUTPUT must be empty or the output of a run. Received: {redact(self.uri)}, "
+                    f"which has {info.key!r} but no {layout.PLAN_KEY}. Choose another folder"
+                )
+
+    def write_plan_parts(self, images: pa.Table, *, shard_size: int) -> tuple[PlanPart, ...]:
+        """Write the rows of a plan; without `create_plan`, nothing refers to them.
+
+        Args:
+            images: As `manifest.list_images` returns them.
+            shard_size: Images of a shard.
+        """
+        rows = assign_shards(images, shard_size=shard_size)
+        shards_per_part = max(1, _PART_ROWS // shard_size)
+        parts = []
+        for index, start in enumerate(range(0, rows.num_rows, shards_per_part * shard_size)):
+            part = rows.slice(start, shards_per_part * shard_size).cast(PLAN_SCHEMA)
+            data = _plan_rows_to_bytes(part)
+            key = layout.plan_part_key(index, hashlib.sha256(data).hexdigest())
+            self._store.put(key, data)
+            parts.append(
+                PlanPart(
+                    key=key,
+                    first_shard=index * shards_per_part,
+                    num_shards=-(-part.num_rows // shard_size),
+                )
+            )
+        return tuple(parts)
+
+    def create_plan(self, plan: StoredPlan) -> None:
+        """Write `plan.json`, which makes the plan valid.
+
+        Raises:
+            CommitConflictError: If there is one, for instance of a second driver.
+        """
+        self._store.create(layout.PLAN_KEY, plan.to_json())
+
+    def move_to_old(self, plan: StoredPlan) -> str:
+        """Move everything of a run to `_old/FP8/`; after a kill, the same call finishes it.
+
+        Returns:
+            The folder that it was moved to.
+        """
+        folder = self._free_old_folder(plan)
+        keys = [
+            info.key for info in self._store.list() if not info.key.startswith(layout.OLD_FOLDER)
+        ]
+        # The plan goes last: as long as it is there, the rest is known to be ours.
+        last = {layout.SUCCESS_KEY: 0, layout.SUMMARY_KEY: 1, layout.PLAN_KEY: 3}
+        for key in sorted(keys, key=lambda key: (last.get(key, 2), key)):
+            self._store.move(key, folder + key)
+        return folder
+
+    def shards(self, plan: StoredPlan, *, skip: Container[int] = frozenset()) -> Iterator[Shard]:
+        """Read the shards of a plan in order, one part of it in memory at a time.
+
+        Args:
+            plan: The plan of this output.
+            skip: Numbers of shards to leave out; parts without others are not read.
+
+        Raises:
+            StorageError: If a part is missing or damaged.
+        """
+        for part in plan.parts:
+            wanted = [number for number in part.shard_ids if number not in skip]
+            if wanted:
+                rows = self._read_part(part)
+                bounds = np.searchsorted(
+                    rows.column("shard_id").to_numpy(), [*part.shard_ids, part.shard_ids.stop]
+                )
+                for number in wanted:
+                    start, stop = bounds[number - part.first_shard : number - part.first_shard + 2]
+                    yield _rows_to_shard(number, rows.slice(start, stop - start))
+
+    # Shards
+
+    def committed(self, plan: StoredPlan) -> frozenset[int]:
+        """List the shards that are done, by one listing of `masks/`."""
+        return frozenset(
+            shard_id
+            for info in self._store.list(layout.MASKS_FOLDER)
+            if (shard_id := _own_shard(info.key, plan)) is not None
+        )
+
+    def commit_shard(self, plan: StoredPlan, shard_id: int, data: bytes) -> str:
+        """Put a shard's object, which makes the shard done.
+
+        Args:
+            plan: The plan of this output.
+            shard_id: The shard's number.
+            data: As `mask_table.encode_table` makes it.
+
+        Returns:
+            The object's key.
+        """
+        key = layout.shard_key(shard_id, plan.fingerprint)
+        self._store.put(key, data)
+        return key
+
+    def read_shard(self, plan: StoredPlan, shard_id: int) -> bytes:
+        """Read a shard's object.
+
+        Raises:
+            FileNotFoundError: If the shard is not done.
+        """
+        return self._store.read(layout.shard_key(shard_id, plan.fingerprint))
+
+    def verify(self, plan: StoredPlan) -> Iterator[Problem]:
+        """Read back every shard that is done, and name what does not belong into `masks/`."""
+        for info in self._store.list(layout.MASKS_FOLDER):
+            if _own_shard(info.key, plan) is None:
+                yield Problem(info.key, "this object belongs to no shard of the plan; remove it")
+        committed = self.committed(plan)
+        missing = frozenset(range(plan.num_shards)) - committed
+        for shard in self.shards(plan, skip=missing):
+            key = layout.shard_key(shard.shard_id, plan.fingerprint)
+            data = self._store.read(key)
+            faults = shard_faults(data, fingerprint=plan.fingerprint, images=shard.images)
+            for fault in faults:
+                yield Problem(key, fault)
+
+    # Records beside the result
+
+    def write_attempt(self, shard_id: int, record: Mapping[str, Any]) -> int:
+        """Record a failed attempt at a shard.
+
+        Returns:
+            The attempt's number, from 1.
+        """
+        number = 1 + max(self.read_attempts(shard_id), default=0)
+        self._store.put(layout.attempt_key(shard_id, number), _to_json(record))
+        return number
+
+    def read_attempts(self, shard_id: int) -> dict[int, dict[str, Any]]:
+        """Read the failed attempts at a shard by number."""
+        folder = f"{layout.ATTEMPTS_FOLDER}{layout.shard_name(shard_id)}/"
+        return {
+            int(info.key.removeprefix(folder).removesuffix(".json")): json.loads(
+                self._store.read(info.key)
+            )
+            for info in self._store.list(folder, max_depth=1)
+        }
+
+    def write_stats(self, shard_id: int, record: Mapping[str, Any]) -> None:
+        """Record how a shard went, after its commit; a failure to do so is no failure."""
+        with suppress(StorageError):
+            self._store.put(layout.stats_key(shard_id), _to_json(record))
+
+    def read_stats(self) -> Iterator[dict[str, Any]]:
+        """Read what is recorded about the shards that are done, as far as it is there."""
+        for info in self._store.list(layout.STATS_FOLDER):
+            yield json.loads(self._store.read(info.key))
+
+    def write_summary(self, summary: Mapping[str, Any], *, is_complete: bool) -> None:
+        """Record the end of a run.
+
+        Args:
+            summary: Counts, rates, reasons of failures.
+            is_complete: Whether every shard is committed; only then `_SUCCESS` is written.
+        """
+        data = _to_json(summary)
+        self._store.put(layout.SUMMARY_KEY, data)
+        if is_complete:
+            self._store.sweep(layout.MASKS_FOLDER)
+            self._store.put(layout.SUCCESS_KEY, b"")
+
+    def _read_part(self, part: PlanPart) -> pa.Table:
+        try:
+            table = pq.read_table(pa.BufferReader(self._store.read(part.key)), schema=PLAN_SCHEMA)
+        except (FileNotFoundError, pa.ArrowException) as error:
+            raise StorageError(
+                f"The plan's part {part.key} must be there and complete. Received: "
+                f"{type(error).__name__}. Plan anew with --force"
+            ) from error
+        return table
+
+    def _free_old_folder(self, plan: StoredPlan) -> str:
+        """Find a folder without a complete old generation; one half moved is taken up again."""
+        base = layout.OLD_FOLDER + layout.fingerprint_prefix(plan.fingerprint)
+        folder, number = f"{base}/", 1
+        while self._store.exists(folder + layout.PLAN_KEY):
+            number += 1
+            folder = f"{base}-{number}/"
+        return folder
+
+
+def _own_shard(key: str, plan: StoredPlan) -> int | None:
+    parsed = layout.parse_shard_key(key)
+    if parsed is None or parsed[1] != layout.fingerprint_prefix(plan.fingerprint):
+        return None
+    return parsed[0] if parsed[0] < plan.num_shards else None
+
+
+def _rows_to_shard(shard_id: int, rows: pa.Table) -> Shard:
+    columns = [rows.column(name).to_pylist() for name in ("image_id", "uri", "size_bytes", "etag")]
+    return Shard(shard_id, tuple(ImageRef(*values) for values in zip(*columns, strict=True)))
+
+
+def _plan_rows_to_bytes(rows: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(rows, sink, compression="zstd", compression_level=3, use_dictionary=False)
+    return bytes(sink.getvalue())
+
+
+def _to_json(record: Mapping[str, Any]) -> bytes:
+    return (json.dumps(record, indent=2, sort_keys=True) + "\n").encode()

@@ -1,0 +1,469 @@
+from __future__ import annotations
+
+import io
+import struct
+import threading
+import warnings
+import zlib
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image, ImageCms
+
+from amg_pipeline.errors import (
+    ImageDecodeError,
+    ImageFetchError,
+    ImageNotFoundError,
+    ImageTooLargeError,
+    TransientStorageError,
+)
+from amg_pipeline.records import ImageRef
+from amg_pipeline.storage import images
+from amg_pipeline.storage.images import decode_image, load_image
+from tests.storage.doubles import EAGER
+from tests.storage.test_object_store import HOSTILE_NAMES
+
+RED, GREEN, BLUE, WHITE, BLACK = (
+    (255, 0, 0),
+    (0, 128, 0),
+    (0, 0, 255),
+    (255, 255, 255),
+    (0, 0, 0),
+)
+
+
+def encode(image: Image.Image, kind: str, **options: Any) -> bytes:
+    sink = io.BytesIO()
+    image.save(sink, kind, **options)
+    return sink.getvalue()
+
+
+def photo(width: int = 24, height: int = 16) -> Image.Image:
+    """A smooth gradient, which JPEG keeps within a few levels."""
+    rows, columns = np.mgrid[0:height, 0:width]
+    channels = [rows * 255 // max(height - 1, 1), columns * 255 // max(width - 1, 1), 0 * rows + 90]
+    return Image.fromarray(np.stack(channels, axis=2).astype(np.uint8))
+
+
+def png_header(width: int, height: int) -> bytes:
+    def chunk(name: bytes, body: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        )
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    data = zlib.compress(b"")
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+    )
+
+
+def write(path: Path, data: bytes) -> ImageRef:
+    path.write_bytes(data)
+    return ImageRef(path.name, str(path))
+
+
+# Formats
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "tolerance"),
+    [
+        pytest.param("JPEG", {"quality": 95}, 12, id="jpeg"),
+        pytest.param("JPEG", {"quality": 95, "progressive": True}, 12, id="progressive jpeg"),
+        pytest.param("PNG", {}, 0, id="png"),
+        pytest.param("WEBP", {"lossless": True}, 0, id="webp"),
+        pytest.param("TIFF", {}, 0, id="tiff"),
+        pytest.param("TIFF", {"compression": "tiff_lzw"}, 0, id="compressed tiff"),
+        pytest.param("BMP", {}, 0, id="bmp"),
+    ],
+)
+def test_formats(kind: str, options: dict[str, Any], tolerance: int) -> None:
+    pixels = decode_image(encode(photo(), kind, **options))
+    assert pixels.dtype == np.uint8
+    assert pixels.shape == (16, 24, 3)
+    assert pixels.flags.c_contiguous
+    assert pixels.flags.writeable
+    difference = np.abs(pixels.astype(int) - np.asarray(photo()).astype(int))
+    assert difference.max() <= tolerance
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
+def test_first_frame_of_animations(kind: str) -> None:
+    frames = [Image.new("RGB", (4, 3), colour) for colour in (RED, BLUE)]
+    options: dict[str, Any] = {"lossless": True} if kind == "WEBP" else {}
+    data = encode(frames[0], kind, save_all=True, append_images=frames[1:], **options)
+    assert (decode_image(data) == RED).all()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1)])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF"])
+def test_extreme_shapes(size: tuple[int, int], kind: str) -> None:
+    pixels = decode_image(encode(Image.new("RGB", size, WHITE), kind))
+    assert pixels.shape == (size[1], size[0], 3)
+    assert (pixels >= 254).all()
+
+
+@pytest.mark.parametrize("kind", ["PPM", "ICO", "TGA"])
+def test_other_formats_are_refused(kind: str) -> None:
+    with pytest.raises(ImageDecodeError, match="JPEG, PNG"):
+        decode_image(encode(photo(), kind))
+
+
+def test_postscript_is_refused() -> None:
+    """Pillow would start Ghostscript for it."""
+    with pytest.raises(ImageDecodeError, match="Received: text"):
+        decode_image(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n")
+
+
+# Colours
+
+
+def one_pixel(image: Image.Image, kind: str, **options: Any) -> tuple[int, ...]:
+    return tuple(decode_image(encode(image, kind, **options))[0, 0].tolist())
+
+
+def test_gray() -> None:
+    assert one_pixel(Image.new("L", (2, 2), 77), "PNG") == (77, 77, 77)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "BMP"])
+def test_one_bit(kind: str) -> None:
+    image = Image.new("1", (9, 2))
+    image.putpixel((0, 0), 1)
+    pixels = decode_image(encode(image, kind))
+    assert tuple(pixels[0, 0]) == WHITE
+    assert tuple(pixels[0, 1]) == BLACK
+
+
+def test_palette() -> None:
+    image = Image.new("P", (2, 2), 1)
+    image.putpalette([*BLACK, *GREEN])
+    assert one_pixel(image, "PNG") == GREEN
+    assert one_pixel(image, "GIF") == GREEN
+
+
+@pytest.mark.parametrize(
+    "transparency", [1, b"\xff\x00"], ids=["one index", "an alpha value per index"]
+)
+def test_transparent_palette_lies_on_white(transparency: int | bytes) -> None:
+    image = Image.new("P", (2, 2), 1)
+    image.putpalette([*BLACK, *GREEN])
+    image.putpixel((1, 1), 0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pixels = decode_image(encode(image, "PNG", transparency=transparency))
+    assert tuple(pixels[0, 0]) == WHITE
+    assert tuple(pixels[1, 1]) == BLACK
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
+def test_alpha_is_composited_over_white(kind: str) -> None:
+    image = Image.new("RGBA", (2, 1), (0, 0, 255, 128))
+    image.putpixel((1, 0), (255, 0, 0, 0))
+    options: dict[str, Any] = {"lossless": True, "exact": True} if kind == "WEBP" else {}
+    pixels = decode_image(encode(image, kind, **options))
+    assert tuple(pixels[0, 0]) == (127, 127, 255)
+    assert tuple(pixels[0, 1]) == WHITE
+
+
+def test_gray_with_alpha() -> None:
+    assert one_pixel(Image.new("LA", (1, 1), (0, 64)), "PNG") == (191, 191, 191)
+
+
+def test_transparent_colour_of_rgb() -> None:
+    image = Image.new("RGB", (2, 1), RED)
+    image.putpixel((1, 0), BLUE)
+    pixels = decode_image(encode(image, "PNG", transparency=RED))
+    assert tuple(pixels[0, 0]) == WHITE
+    assert tuple(pixels[0, 1]) == BLUE
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
+def test_cmyk(kind: str) -> None:
+    """JPEG stores it inverted, as Adobe does; TIFF does not."""
+    pixels = decode_image(encode(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), kind))
+    assert np.abs(pixels.astype(int) - RED).max() <= 3
+
+
+def test_ycbcr() -> None:
+    image = Image.new("RGB", (8, 8), BLUE).convert("YCbCr")
+    assert np.abs(decode_image(encode(image, "TIFF")).astype(int) - BLUE).max() <= 3
+
+
+def test_lab() -> None:
+    to_lab = ImageCms.buildTransform(
+        ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB"
+    )
+    image = ImageCms.applyTransform(Image.new("RGB", (4, 4), GREEN), to_lab)
+    assert image is not None
+    # 8 bits per channel of Lab are coarse.
+    assert np.abs(decode_image(encode(image, "TIFF")).astype(int) - GREEN).max() <= 8
+
+
+GRAY16 = np.array([[0, 255, 256, 65535]], dtype=np.uint16)
+GRAY16_SHOWN = [0, 0, 1, 255]
+
+
+def test_16_bit_gray_keeps_its_upper_byte() -> None:
+    png = encode(Image.fromarray(GRAY16), "PNG")
+    assert decode_image(png)[0, :, 0].tolist() == GRAY16_SHOWN
+    for order in ("<", ">"):
+        sink = io.BytesIO()
+        tifffile.imwrite(sink, GRAY16, byteorder=order, photometric="minisblack")
+        pixels = decode_image(sink.getvalue())
+        assert pixels[0, :, 0].tolist() == GRAY16_SHOWN
+        assert (pixels[..., 0] == pixels[..., 2]).all()
+
+
+def test_16_bit_gray_where_white_is_zero() -> None:
+    sink = io.BytesIO()
+    tifffile.imwrite(sink, GRAY16, photometric="miniswhite")
+    assert decode_image(sink.getvalue())[0, :, 0].tolist() == [255, 255, 254, 0]
+
+
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [
+        pytest.param(np.int32([0, 100, 255]), [0, 100, 255], id="32 bits holding 8"),
+        pytest.param(np.int32([0, 256, 65535]), [0, 1, 255], id="32 bits holding 16"),
+        pytest.param(np.int32([-1000, 0, 1000]), [0, 128, 255], id="32 bits with sign"),
+        pytest.param(np.float32([0.0, 0.5, 1.0]), [0, 128, 255], id="float up to 1"),
+        pytest.param(np.float32([-5.0, 0.0, 5.0]), [0, 128, 255], id="float of any range"),
+        pytest.param(np.float32([np.nan, np.inf, 1.0]), [0, 0, 255], id="float without value"),
+        pytest.param(np.float32([7.0, 7.0, 7.0]), [0, 0, 0], id="float, constant"),
+    ],
+)
+def test_32_bit_values(values: np.ndarray, shown: list[int]) -> None:
+    sink = io.BytesIO()
+    tifffile.imwrite(sink, values[np.newaxis], photometric="minisblack")
+    pixels = decode_image(sink.getvalue())
+    assert pixels[0, :, 1].tolist() == shown
+
+
+def test_premultiplied_alpha() -> None:
+    pixels = np.zeros((1, 2, 4), np.uint8)
+    pixels[0, 0] = (128, 0, 0, 128)
+    sink = io.BytesIO()
+    tifffile.imwrite(sink, pixels, photometric="rgb", extrasamples=["assocalpha"])
+    shown = decode_image(sink.getvalue())
+    assert tuple(shown[0, 0]) == (255, 127, 127)
+    assert tuple(shown[0, 1]) == WHITE
+
+
+# Orientation
+
+STORED = np.arange(6, dtype=np.uint8).reshape(2, 3) * 40
+#: What a viewer shows for each value of the EXIF tag (TIFF 6.0, tag 274).
+UPRIGHT = {
+    1: STORED,
+    2: STORED[:, ::-1],
+    3: STORED[::-1, ::-1],
+    4: STORED[::-1],
+    5: STORED.T,
+    6: STORED[::-1].T,
+    7: STORED[::-1, ::-1].T,
+    8: STORED[:, ::-1].T,
+    9: STORED,
+    0: STORED,
+}
+
+
+def oriented(kind: str, orientation: int) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = Image.fromarray(STORED).convert("RGB")
+    if kind == "TIFF":
+        return encode(image, kind, tiffinfo={0x0112: orientation})
+    options: dict[str, Any] = {"lossless": True} if kind == "WEBP" else {}
+    return encode(image, kind, exif=exif, **options)
+
+
+@pytest.mark.parametrize("orientation", list(UPRIGHT))
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
+def test_exif_orientation(kind: str, orientation: int) -> None:
+    data = oriented(kind, orientation)
+    np.testing.assert_array_equal(decode_image(data)[..., 0], UPRIGHT[orientation])
+    as_stored = decode_image(data, exif_orientation=False)
+    np.testing.assert_array_equal(as_stored[..., 0], STORED)
+
+
+def test_exif_orientation_of_jpeg() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encode(photo(24, 16), "JPEG", exif=exif, quality=95)
+    assert decode_image(data).shape == (24, 16, 3)
+    assert decode_image(data, exif_orientation=False).shape == (16, 24, 3)
+
+
+def test_damaged_exif_counts_as_upright(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(image: Image.Image) -> None:
+        raise SyntaxError("not a TIFF file (header b'junk' not valid)")
+
+    monkeypatch.setattr(Image.Image, "getexif", fail)
+    assert decode_image(encode(photo(), "JPEG")).shape == (16, 24, 3)
+
+
+# Faults
+
+
+@pytest.mark.parametrize(
+    ("data", "received"),
+    [
+        pytest.param(b"", "zero bytes", id="empty"),
+        pytest.param(b"hello, I am no image\n", "text", id="text"),
+        pytest.param(b"%PDF-1.4\n\x00", "a PDF", id="pdf"),
+        pytest.param(b"\x00\x01\x02" * 40, "something else", id="binary"),
+        pytest.param(encode(photo(200, 200), "JPEG")[:-400], "truncated", id="truncated jpeg"),
+        pytest.param(encode(photo(200, 200), "JPEG")[:40], "Error", id="jpeg header only"),
+        pytest.param(encode(photo(), "PNG")[:60], "Received", id="truncated png"),
+        pytest.param(encode(photo(), "WEBP")[:60], "Received", id="truncated webp"),
+        pytest.param(encode(photo(), "GIF")[:-30], "Received", id="truncated gif"),
+        pytest.param(encode(photo(), "BMP")[:-30], "truncated", id="truncated bmp"),
+        pytest.param(b"II*\0", "Received", id="tiff header only"),
+        pytest.param(png_header(0, 5), "no pixels", id="zero-sized"),
+        pytest.param(b"GIF89a" + bytes(7) + b";", "no more images", id="gif without frames"),
+        pytest.param(png_header(5, 5), "Received", id="png without pixels"),
+        pytest.param(
+            b"BM" + encode(photo(), "BMP")[2:18] + bytes(8) + bytes(40), "Received", id="bmp 0x0"
+        ),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+def test_no_image(data: bytes, received: str) -> None:
+    with pytest.raises(ImageDecodeError, match=received) as caught:
+        decode_image(data)
+    message = str(caught.value)
+    for unstable in ("0x", "BytesIO", "/tmp", "<"):
+        assert unstable not in message
+    with pytest.raises(ImageDecodeError) as again:
+        decode_image(data)
+    assert str(again.value) == message
+
+
+def test_messages_of_pillow_that_change_are_not_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(image: Image.Image, *, exif_orientation: bool) -> None:
+        raise OSError(f"cannot identify image file {io.BytesIO()}")
+
+    monkeypatch.setattr(images, "image_to_rgb", fail)
+    with pytest.raises(ImageDecodeError, match="data that end in OSError") as caught:
+        decode_image(encode(photo(), "PNG"))
+    assert "0x" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF"])
+def test_limit_of_pixels_is_exact(kind: str) -> None:
+    data = encode(photo(24, 16), kind)
+    assert decode_image(data, max_pixels=24 * 16).shape == (16, 24, 3)
+    with pytest.raises(ImageTooLargeError, match=r"images\.max_pixels"):
+        decode_image(data, max_pixels=24 * 16 - 1)
+
+
+@pytest.mark.parametrize("kind", ["WEBP", "TIFF"])
+def test_limit_of_pillow_itself_counts_as_too_large(kind: str) -> None:
+    with pytest.raises(ImageTooLargeError):
+        decode_image(encode(photo(24, 16), kind), max_pixels=10)
+
+
+def test_decompression_bomb_is_not_decoded() -> None:
+    bomb = png_header(60_000, 60_000)
+    assert len(bomb) < 100
+    with pytest.raises(ImageTooLargeError, match="60000 x 60000"):
+        decode_image(bomb)
+
+
+def test_limit_above_pillows_own_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow warns from its limit on and refuses from twice that on; ours may be higher."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    for kind in ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF"):
+        assert decode_image(encode(photo(), kind)).shape == (16, 24, 3)
+        assert Image.MAX_IMAGE_PIXELS == 10
+
+
+def test_pillows_limit_is_put_back_after_threads_overlapped() -> None:
+    before = Image.MAX_IMAGE_PIXELS
+    data = encode(photo(300, 300), "WEBP")
+    threads = [
+        threading.Thread(target=decode_image, args=(data,), kwargs={"max_pixels": 90_000 + extra})
+        for extra in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert before == Image.MAX_IMAGE_PIXELS
+
+
+def test_lack_of_memory_is_no_fault_of_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(image: Image.Image, *, exif_orientation: bool) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(images, "image_to_rgb", fail)
+    with pytest.raises(MemoryError):
+        decode_image(encode(photo(), "PNG"))
+
+
+# Fetching
+
+
+@pytest.mark.parametrize("name", HOSTILE_NAMES)
+def test_load_with_hostile_names(tmp_path: Path, name: str) -> None:
+    ref = write(tmp_path / name, encode(photo(), "PNG"))
+    decoded = load_image(ref)
+    assert decoded.ref == ref
+    assert decoded.pixels.shape == (16, 24, 3)
+
+
+def test_load_through_fsspec() -> None:
+    fsspec.filesystem("memory").pipe_file("/images/a b.png", encode(photo(), "PNG"))
+    assert load_image(ImageRef("a", "memory://images/a b.png")).pixels.shape == (16, 24, 3)
+
+
+def test_missing_image(tmp_path: Path) -> None:
+    (tmp_path / "gone.jpg").symlink_to(tmp_path / "nowhere")
+    for uri in (f"{tmp_path}/absent.jpg", f"{tmp_path}/gone.jpg", "memory://absent.jpg"):
+        with pytest.raises(ImageNotFoundError) as caught:
+            load_image(ImageRef("a", uri))
+        assert str(tmp_path) not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "fault", [PermissionError(13, "Permission denied"), OSError(5, "Input/output error")]
+)
+def test_unreadable_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: OSError) -> None:
+    def fail(path: Path) -> bytes:
+        raise fault
+
+    ref = write(tmp_path / "a.jpg", b"")
+    monkeypatch.setattr(Path, "read_bytes", fail)
+    with pytest.raises(ImageFetchError) as caught:
+        load_image(ref)
+    assert type(caught.value) is ImageFetchError
+    assert str(tmp_path) not in str(caught.value)
+
+
+def test_folder_in_place_of_an_image(tmp_path: Path) -> None:
+    with pytest.raises(ImageFetchError, match="directory"):
+        load_image(ImageRef("a", str(tmp_path)))
+
+
+def test_transient_faults_are_retried_and_then_stay_transient(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ref = write(tmp_path / "a.png", encode(photo(), "PNG"))
+    read, faults = Path.read_bytes, [TimeoutError(), ConnectionResetError()]
+
+    def flaky(path: Path) -> bytes:
+        if faults:
+            raise faults.pop()
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", flaky)
+    assert load_image(ref, retry=EAGER).pixels.shape == (16, 24, 3)
+    faults.extend(TimeoutError() for _ in range(EAGER.attempts))
+    with pytest.raises(TransientStorageError):
+        load_image(ref, retry=EAGER)

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from amg_pipeline.storage import uris
+
+
+@pytest.mark.parametrize(
+    ("uri", "scheme", "is_local"),
+    [
+        pytest.param("photos", None, True, id="relative"),
+        pytest.param("/data/a::b://c", None, True, id="path with signs of a URI in it"),
+        pytest.param("file:///data", "file", True, id="file"),
+        pytest.param("S3://bucket/a", "s3", False, id="upper case"),
+        pytest.param("c:/data", None, True, id="no double slash"),
+    ],
+)
+def test_scheme(uri: str, scheme: str | None, is_local: bool) -> None:
+    assert uris.scheme_of(uri) == scheme
+    assert uris.is_local(uri) == is_local
+
+
+def test_file_uri_is_literal_where_the_file_exists_and_decoded_otherwise(tmp_path: Path) -> None:
+    (tmp_path / "a%20b.jpg").touch()
+    assert uris.local_path(f"file://{tmp_path}/a%20b.jpg") == f"{tmp_path}/a%20b.jpg"
+    assert uris.local_path(f"file://{tmp_path}/c%20d.jpg") == f"{tmp_path}/c d.jpg"
+    assert uris.local_path(f"file://{tmp_path}/c d.jpg") == f"{tmp_path}/c d.jpg"
+
+
+def test_name_that_is_no_text_survives_as_uri() -> None:
+    path = "/data/caf\udce9.jpg"
+    uri = uris.path_to_uri(path)
+    assert uris.is_text(uri)
+    assert uris.local_path(uri) == path
+
+
+def test_absolute_uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/someone")
+    assert uris.absolute_uri("photos/../in/") == f"{tmp_path}/in"
+    assert uris.absolute_uri("~/in") == "/home/someone/in"
+    assert uris.absolute_uri("file:///data/in") == "/data/in"
+    assert uris.absolute_uri("s3://bucket/../in") == "s3://bucket/../in"
+
+
+@pytest.mark.parametrize(
+    ("uri", "expected"),
+    [
+        ("s3://bucket/a/b.csv", ("s3://bucket/a", "b.csv")),
+        ("s3://bucket/b.csv", ("s3://bucket", "b.csv")),
+        ("/b.csv", ("/", "b.csv")),
+        ("/a/b.csv", ("/a", "b.csv")),
+        ("b.csv", (".", "b.csv")),
+        ("memory://b.csv", ("memory://b.csv", "")),
+    ],
+)
+def test_split_parent(uri: str, expected: tuple[str, str]) -> None:
+    assert uris.split_parent(uri) == expected
+
+
+@pytest.mark.parametrize(
+    ("uri", "expected"),
+    [
+        ("/in/*.jpg", ("/in", "*.jpg")),
+        ("/in/20[12]?/**/x*.png", ("/in", "20[12]?/**/x*.png")),
+        ("/*.jpg", ("/", "*.jpg")),
+        ("*.jpg", (".", "*.jpg")),
+        ("/in/plain.jpg", ("/in/plain.jpg", "")),
+        ("s3://bucket/in/*/a.jpg", ("s3://bucket/in", "*/a.jpg")),
+        ("http://[::1]:80/in", ("http://[::1]:80/in", "")),
+        ("http://host/in?list=[1]", ("http://host/in?list=[1]", "")),
+        ("s3://bucket", ("s3://bucket", "")),
+    ],
+)
+def test_split_glob(uri: str, expected: tuple[str, str]) -> None:
+    assert uris.split_glob(uri) == expected
+
+
+def test_redact_removes_credentials_and_nothing_else() -> None:
+    assert uris.redact("https://me:secret@host/a.jpg?X-Amz-Signature=1") == "https://host/a.jpg"
+    assert uris.redact("s3://bucket/what?.jpg") == "s3://bucket/what?.jpg"
+    assert uris.redact("/data/me:x@y") == "/data/me:x@y"
