@@ -1,0 +1,87 @@
+"""Draws training prompts from label maps: clicks and noisy boxes, with all masks they may mean."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+_BACKGROUND_LABEL = -1  # no point: pads a click to the two tokens of a box
+_CLICK_LABELS = (1, _BACKGROUND_LABEL)
+_BOX_LABELS = (2, 3)
+
+
+@dataclass(frozen=True, slots=True)
+class Prompts:
+    """Prompts of one image; `P` prompts of two tokens each.
+
+    Attributes:
+        coords: XY in pixels, float32 `(P, 2, 2)`.
+        labels: Meaning of each token, int32 `(P, 2)`, as the prompt encoder reads them.
+        target_ids: For each level of the label maps the id of the mask that the prompt may mean,
+            0 for none, uint8 `(P, L)`.
+    """
+
+    coords: NDArray[np.float32]
+    labels: NDArray[np.int32]
+    target_ids: NDArray[np.uint8]
+
+
+def sample_prompts(
+    rng: np.random.Generator, label_maps: NDArray[np.uint8], count: int, *, box_share: float = 0.2
+) -> Prompts:
+    """Draw prompts for one image.
+
+    Half of the clicks fall on any labelled pixel, as a grid's do; the others first choose a mask,
+    so that small ones are not forgotten. A click means the masks of all levels at its pixel, a box
+    only the mask that it bounds.
+
+    Args:
+        rng: Source of randomness.
+        label_maps: uint8 `(L, height, width)`, 0 where a level has no mask.
+        count: Number of prompts.
+        box_share: Probability of a prompt being a box.
+    """
+    coords = np.zeros((count, 2, 2), np.float32)
+    labels = np.tile(np.array(_CLICK_LABELS, np.int32), (count, 1))
+    target_ids = np.zeros((count, len(label_maps)), np.uint8)
+    candidates = _masks_of(label_maps)
+    if not candidates:
+        labels[:] = _BACKGROUND_LABEL
+        return Prompts(coords, labels, target_ids)
+    labelled = np.flatnonzero(label_maps.any(axis=0))
+    width = label_maps.shape[2]
+    for i in range(count):
+        level, mask_id = candidates[rng.integers(len(candidates))]
+        if rng.random() < box_share:
+            coords[i] = _noisy_box(rng, label_maps[level] == mask_id)
+            labels[i] = _BOX_LABELS
+            target_ids[i, level] = mask_id
+            continue
+        pixels = labelled
+        if rng.random() < 0.5:
+            pixels = np.flatnonzero(label_maps[level] == mask_id)
+        y, x = divmod(int(pixels[rng.integers(len(pixels))]), width)
+        coords[i, 0] = (x, y)
+        target_ids[i] = label_maps[:, y, x]
+    return Prompts(coords, labels, target_ids)
+
+
+def _masks_of(label_maps: NDArray[np.uint8]) -> list[tuple[int, int]]:
+    return [
+        (level, int(mask_id))
+        for level, label_map in enumerate(label_maps)
+        for mask_id in np.flatnonzero(np.bincount(label_map.ravel()))
+        if mask_id
+    ]
+
+
+def _noisy_box(rng: np.random.Generator, mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Bound a mask, each side moved by up to a tenth of the box's own size (paper: at most 20 px)."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    box = np.array([[columns[0], rows[0]], [columns[-1], rows[-1]]], np.float32)
+    size = box[1] - box[0] + 1.0
+    noise = np.clip(rng.normal(0.0, 0.05, (2, 2)), -0.1, 0.1) * size
+    limit = np.array([mask.shape[1] - 1, mask.shape[0] - 1], np.float32)
+    return np.clip(box + noise, 0.0, limit).astype(np.float32)

@@ -1,0 +1,231 @@
+"""Keeps rendered scenes on disk as arrays that training maps into memory.
+
+A cache is a folder with `images.npy` (uint8 `(N, size, size, 3)`), `label_maps.npy` (uint8
+`(N, 3, size, size)`) and `meta.json`, which is written last: without it there is no cache.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+from numpy.lib.format import open_memmap
+from numpy.typing import NDArray
+
+from amg_pipeline.errors import ConfigError
+from amg_pipeline.training.scenes import LEVELS, SCENES_VERSION, render_scene
+
+META_FILE = "meta.json"
+IMAGES_FILE = "images.npy"
+LABEL_MAPS_FILE = "label_maps.npy"
+_ARRAY_FILES = (IMAGES_FILE, LABEL_MAPS_FILE)
+_PROGRESS_FILE = "progress.json"
+_PART_SUFFIX = ".partial"
+_CHUNK = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SceneCacheMeta:
+    """What a cache holds; two caches with equal metas hold equal bytes."""
+
+    count: int  # scenes
+    size: int  # pixels, side of a scene
+    seed: int  # of the first scene; scene i has seed + i
+    scenes_version: int = SCENES_VERSION  # of the generator
+
+    def __post_init__(self) -> None:
+        """Refuse what no cache can be.
+
+        Raises:
+            ConfigError: If the count is not positive.
+        """
+        if self.count < 1:
+            raise ConfigError(f"A scene cache must hold at least 1 scene. Received: {self.count}.")
+
+
+@dataclass(frozen=True, slots=True)
+class SceneCache:
+    """A finished cache, its arrays mapped read-only.
+
+    Attributes:
+        meta: What the cache holds.
+        images: uint8 `(count, size, size, 3)` RGB.
+        label_maps: uint8 `(count, 3, size, size)`; see `Scene.label_maps`.
+    """
+
+    meta: SceneCacheMeta
+    images: NDArray[np.uint8]
+    label_maps: NDArray[np.uint8]
+
+    @classmethod
+    def open(cls, directory: str | Path, *, expected: SceneCacheMeta | None = None) -> SceneCache:
+        """Map a finished cache into memory.
+
+        Args:
+            directory: Where `render_scenes` put it.
+            expected: What it must hold; None takes what is there.
+
+        Raises:
+            ConfigError: If there is no finished cache, or it holds something else.
+        """
+        folder = Path(directory)
+        meta = _read_meta(folder)
+        if meta is None:
+            raise ConfigError(
+                f"Expected a finished scene cache (with {META_FILE}). Received: {folder}. "
+                "Render it first, or again if the rendering was interrupted."
+            )
+        _refuse_other(folder, meta, expected or meta)
+        images = np.load(folder / IMAGES_FILE, mmap_mode="r")
+        label_maps = np.load(folder / LABEL_MAPS_FILE, mmap_mode="r")
+        shapes = _array_shapes(meta)
+        if (images.shape, label_maps.shape) != shapes:
+            raise ConfigError(
+                f"Expected arrays of shapes {shapes} in {folder}. Received: {images.shape} and "
+                f"{label_maps.shape}. Delete the folder and render it again."
+            )
+        return cls(meta, images, label_maps)
+
+
+def render_scenes(
+    directory: str | Path, *, count: int, size: int = 256, seed: int = 0, processes: int = 2
+) -> SceneCache:
+    """Render scenes `seed` to `seed + count - 1` into a folder, unless it has them already.
+
+    The arrays grow under temporary names, together with a note of the finished chunks, so a
+    killed rendering is taken up where it stopped and is never mistaken for a finished one. Only
+    one rendering may work in a folder at a time.
+
+    Args:
+        directory: Made if missing.
+        count: Number of scenes.
+        size: Side of a scene in pixels.
+        seed: Seed of the first scene, 0 or more.
+        processes: Worker processes; 1 renders in this process.
+
+    Returns:
+        The finished cache.
+
+    Raises:
+        ConfigError: If the folder holds other scenes, or an argument is out of range.
+    """
+    if processes < 1:
+        raise ConfigError(f"Rendering needs at least 1 process. Received: {processes}.")
+    folder = Path(directory)
+    meta = SceneCacheMeta(count=count, size=size, seed=seed)
+    finished = _read_meta(folder)
+    if finished is not None:
+        _refuse_other(folder, finished, meta)
+        return SceneCache.open(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    done = _begin(folder, meta)
+    chunks = [first for first in range(0, count, _CHUNK) if first not in done]
+    for first in _render_chunks(folder, meta, chunks, processes=processes):
+        done.add(first)
+        _write_json(folder / _PROGRESS_FILE, {"meta": asdict(meta), "done": sorted(done)})
+    _publish(folder, meta)
+    return SceneCache.open(folder, expected=meta)
+
+
+def _begin(folder: Path, meta: SceneCacheMeta) -> set[int]:
+    """Make the arrays under temporary names, or find those of a killed rendering.
+
+    Returns:
+        First scenes of the chunks that are complete.
+    """
+    progress = folder / _PROGRESS_FILE
+    if progress.exists():
+        stored = json.loads(progress.read_text(encoding="utf-8"))
+        _refuse_other(folder, SceneCacheMeta(**stored["meta"]), meta)
+        return set(stored["done"])
+    for name, shape in zip(_ARRAY_FILES, _array_shapes(meta), strict=True):
+        open_memmap(folder / (name + _PART_SUFFIX), mode="w+", dtype=np.uint8, shape=shape)
+    _write_json(progress, {"meta": asdict(meta), "done": []})
+    return set()
+
+
+def _render_chunks(
+    folder: Path, meta: SceneCacheMeta, chunks: list[int], *, processes: int
+) -> Iterator[int]:
+    """Render chunks in any order; yield each one's first scene when its bytes are written."""
+    render = partial(_render_chunk, folder, meta)
+    if processes == 1 or len(chunks) < 2:
+        yield from map(render, chunks)
+        return
+    # Spawned, not forked: the caller may hold threads of a deep learning framework.
+    with get_context("spawn").Pool(min(processes, len(chunks))) as pool:
+        yield from pool.imap_unordered(render, chunks)
+
+
+def _render_chunk(folder: Path, meta: SceneCacheMeta, first: int) -> int:
+    images, label_maps = (
+        np.load(folder / (name + _PART_SUFFIX), mmap_mode="r+") for name in _ARRAY_FILES
+    )
+    for index in range(first, min(first + _CHUNK, meta.count)):
+        scene = render_scene(meta.seed + index, meta.size)
+        images[index] = scene.image
+        label_maps[index] = scene.label_maps
+    images.flush()
+    label_maps.flush()
+    return first
+
+
+def _publish(folder: Path, meta: SceneCacheMeta) -> None:
+    """Give the arrays their names, then say that the cache is finished."""
+    for name in _ARRAY_FILES:
+        part = folder / (name + _PART_SUFFIX)
+        # Absent when the process was killed between this rename and the writing of the meta.
+        if part.exists():
+            part.replace(folder / name)
+    _write_json(folder / META_FILE, asdict(meta))
+    (folder / _PROGRESS_FILE).unlink(missing_ok=True)
+
+
+def _array_shapes(meta: SceneCacheMeta) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    return (
+        (meta.count, meta.size, meta.size, 3),
+        (meta.count, len(LEVELS), meta.size, meta.size),
+    )
+
+
+def _read_meta(folder: Path) -> SceneCacheMeta | None:
+    try:
+        text = (folder / META_FILE).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    try:
+        return SceneCacheMeta(**json.loads(text))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"Expected the meta of a scene cache in {folder / META_FILE}. Received: {error}. "
+            "Delete the folder and render it again."
+        ) from error
+
+
+def _refuse_other(folder: Path, found: SceneCacheMeta, expected: SceneCacheMeta) -> None:
+    differing = {
+        key: f"{asdict(found)[key]} instead of {value}"
+        for key, value in asdict(expected).items()
+        if asdict(found)[key] != value
+    }
+    if differing:
+        raise ConfigError(
+            f"Expected a scene cache of other settings in {folder}. Received: {differing}. "
+            "Name another folder, or delete this one."
+        )
+
+
+def _write_json(path: Path, value: object) -> None:
+    """Write a file so that it is there whole or not at all."""
+    part = path.with_name(path.name + _PART_SUFFIX)
+    with part.open("w", encoding="utf-8") as stream:
+        json.dump(value, stream, indent=1)
+        stream.flush()
+        os.fsync(stream.fileno())
+    part.replace(path)
