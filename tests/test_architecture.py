@@ -23,12 +23,12 @@ ROOT = Path(__file__).parents[1] / PACKAGE
 LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"errors"}),
     frozenset({"assets", "config", "records"}),
-    frozenset({"telemetry"}),
+    frozenset({"telemetry", "progress"}),
     frozenset({"sam", "amg", "storage"}),
     frozenset({"selection"}),
     frozenset({"planning", "shard_runner", "evaluation"}),
     frozenset({"training", "export", "report", "refilter", "review"}),
-    frozenset({"distributed"}),
+    frozenset({"distributed", "local_runner"}),
     frozenset({"cli"}),
 )
 LEVEL_OF: Mapping[str, int] = {part: i for i, level in enumerate(LEVELS) for part in level}
@@ -43,8 +43,8 @@ HOMES: Mapping[str, frozenset[str]] = {
     "pyarrow": frozenset({"storage"}),
     "fsspec": frozenset({"storage", "sam.weights"}),
     "s3fs": frozenset({"storage"}),
-    "typer": frozenset({"cli"}),
-    "rich": frozenset({"cli"}),
+    "click": frozenset({"cli"}),
+    "rich": frozenset({"progress"}),
 }
 
 #: Modules that are drawers rather than concepts.

@@ -1,0 +1,92 @@
+"""The options of `amg plan` and `amg run`, and the settings that they amount to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import click
+
+from amg_pipeline.config import VARIANTS, RunConfig, load_config
+from amg_pipeline.errors import ConfigError
+from amg_pipeline.storage.object_store import read_uri
+
+Command = Callable[..., Any]
+
+#: Which section of the settings each option belongs to, and under which key.
+_SETTINGS = {
+    "input_uri": ("images", "input"),
+    "limit": ("images", "limit"),
+    "sample": ("images", "sample"),
+    "include": ("images", "include"),
+    "exclude": ("images", "exclude"),
+    "output_uri": ("output", "uri"),
+    "shard_size": ("output", "shard_size"),
+    "model": ("model", "variant"),
+    "weights": ("model", "weights"),
+    "precision": ("model", "precision"),
+    "workers": ("workers", "workers"),
+    "gpus_per_worker": ("workers", "gpus_per_worker"),
+    "address": ("workers", "address"),
+}
+
+_OPTIONS = (
+    click.argument("input_uri", metavar="INPUT"),
+    click.argument("output_uri", metavar="OUTPUT"),
+    click.option("--config", metavar="URI", help="YAML file with settings."),
+    click.option(
+        "--set",
+        "overrides",
+        metavar="SECTION.KEY=VALUE",
+        multiple=True,
+        help="One setting, e.g. amg.pred_iou_thresh=0.9; may be repeated, wins over the file.",
+    ),
+    click.option("--model", metavar="NAME", help=f"One of {', '.join(VARIANTS)}."),
+    click.option("--weights", metavar="URI", help="Checkpoint; tiny has its own."),
+    click.option("--precision", metavar="NAME", help="strict: the reference's masks; or fast."),
+    click.option("--shard-size", type=int, help="Images of one Parquet object."),
+    click.option("--limit", type=int, help="Only the first so many images."),
+    click.option("--sample", type=int, help="A repeatable random choice of so many images."),
+    click.option("--include", metavar="GLOB", multiple=True, help="Only these image ids."),
+    click.option("--exclude", metavar="GLOB", multiple=True, help="Not these image ids."),
+    click.option("--workers", type=int, help="Model workers."),
+    click.option("--gpus-per-worker", type=float, help="GPUs of a worker; may be a fraction."),
+    click.option("--address", metavar="ADDRESS", help="A Ray cluster."),
+    click.option(
+        "--force", is_flag=True, help="Move a run with other settings to _old/ and start afresh."
+    ),
+)
+
+
+def run_options(command: Command) -> Command:
+    """Give a command the options of a run; it takes them as `**options`."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def resolve_options(options: Mapping[str, Any]) -> RunConfig:
+    """Turn the options that were given into settings.
+
+    Raises:
+        ConfigError: If the YAML file is not there, or a setting is unknown or out of range.
+    """
+    settings: dict[str, dict[str, Any]] = {}
+    for name, (section, key) in _SETTINGS.items():
+        if options[name] not in (None, ()):
+            settings.setdefault(section, {})[key] = options[name]
+    config = options["config"]
+    return load_config(
+        _read_config(config) if config else None,
+        overrides=options["overrides"],
+        settings=settings,
+    )
+
+
+def _read_config(uri: str) -> str:
+    try:
+        return read_uri(uri).decode()
+    except (FileNotFoundError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"--config must name a YAML file. Received: {uri} ({type(error).__name__})"
+        ) from error

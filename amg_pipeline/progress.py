@@ -1,0 +1,150 @@
+"""Shows how far a run is: a bar on a terminal, one plain line every 30 seconds elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self, TextIO
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+from amg_pipeline.records import ImageResult
+
+PLAIN_INTERVAL_SECONDS = 30.0
+
+
+class RunProgress:
+    """Counts images and masks of a run as they are done; a context manager.
+
+    Args:
+        total: Images of the run.
+        done: Images that were done before.
+        stream: Where to write; standard error by default, so that standard output stays clean.
+        clock: Gives seconds.
+    """
+
+    def __init__(
+        self,
+        total: int,
+        *,
+        done: int = 0,
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._stream = stream or sys.stderr
+        self._clock = clock
+        self._total = total
+        self._done = self._done_before = done
+        self._masks = 0
+        self._started = self._last_line = clock()
+        self._bar = _make_bar(self._stream) if self._stream.isatty() else None
+
+    def __enter__(self) -> Self:
+        if self._bar is not None:
+            self._task = self._bar.add_task(
+                "images", total=self._total, completed=self._done, masks=0
+            )
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def on_image(self, result: ImageResult) -> None:
+        """Count one image."""
+        self._done += 1
+        self._masks += len(result.masks)
+        if self._bar is not None:
+            self._bar.update(self._task, completed=self._done, masks=self._masks)
+        elif self._clock() - self._last_line >= PLAIN_INTERVAL_SECONDS:
+            self._last_line = self._clock()
+            print(self._line(), file=self._stream, flush=True)
+
+    def _line(self) -> str:
+        elapsed = self._clock() - self._started
+        rate = (self._done - self._done_before) / elapsed if elapsed > 0 else 0.0
+        remaining = f"{(self._total - self._done) / rate:.0f} s left" if rate else "no rate yet"
+        return (
+            f"{self._done}/{self._total} images, {self._masks} masks, "
+            f"{rate:.2f} images/s, {remaining}"
+        )
+
+
+def _make_bar(stream: TextIO) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[masks]} masks"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=Console(file=stream),
+    )
+
+
+class DownloadProgress:
+    """Shows how much of a file is there: a bar on a terminal, a line per tenth elsewhere.
+
+    Args:
+        name: What is downloaded.
+        stream: Where to write; standard error by default.
+    """
+
+    def __init__(self, name: str, *, stream: TextIO | None = None) -> None:
+        self._name = name
+        self._stream = stream or sys.stderr
+        self._tenths = -1
+        self._bar = None
+        if self._stream.isatty():
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                DownloadColumn(),
+                TransferSpeedColumn(),
+                console=Console(file=self._stream),
+            )
+            self._task = self._bar.add_task(name, total=None)
+
+    def __enter__(self) -> Self:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def on_bytes(self, have: int, size: int) -> None:
+        """Take note that `have` of `size` bytes are there."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=have, total=size)
+        elif have * 10 // max(size, 1) > self._tenths:
+            self._tenths = have * 10 // max(size, 1)
+            print(
+                f"{self._name}: {have / 2**20:.0f} of {size / 2**20:.0f} MiB",
+                file=self._stream,
+                flush=True,
+            )

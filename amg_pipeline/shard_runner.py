@@ -1,0 +1,230 @@
+"""One shard from start to commit, without Ray: load, generate, make the table, put it.
+
+Every runner, local or distributed, runs shards through `ShardRunner`, so that there is one place
+where an image's fate is decided. An image that is damaged gets its row at once. A fault that may
+pass (throttling, memory) fails the attempt, unless the caller says that it is the last one.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from amg_pipeline.config import ImageSettings, RunConfig
+from amg_pipeline.errors import ImageError, ShardError, TransientStorageError
+from amg_pipeline.records import (
+    DecodedImage,
+    ImageRef,
+    ImageResult,
+    ImageStatus,
+    MaskRecord,
+    Shard,
+    ShardReport,
+    is_settled,
+)
+from amg_pipeline.storage.images import load_image
+from amg_pipeline.storage.mask_table import TableMetadata, encode_table
+from amg_pipeline.storage.run_directory import RunDirectory
+from amg_pipeline.storage.stored_plan import StoredPlan
+from amg_pipeline.telemetry import StageTimer
+
+#: From uint8 `(height, width, 3)` RGB to the masks of an image.
+MaskGenerator = Callable[[NDArray[np.uint8]], tuple[MaskRecord, ...]]
+OnImage = Callable[[ImageResult], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """An image whose pixels are there, or the row that says why not."""
+
+    ref: ImageRef
+    image: DecodedImage | None = None
+    failure: ImageResult | None = None
+
+
+class ShardRunner:
+    """Runs shards of one plan with one mask generator.
+
+    Args:
+        directory: The output.
+        plan: The output's plan.
+        metadata: What each table's footer says.
+        generate: Finds the masks of an image.
+        images: How images are read.
+        decode_threads: Threads that fetch and decode ahead of `generate`.
+    """
+
+    def __init__(
+        self,
+        *,
+        directory: RunDirectory,
+        plan: StoredPlan,
+        metadata: TableMetadata,
+        generate: MaskGenerator,
+        images: ImageSettings,
+        decode_threads: int = 2,
+    ) -> None:
+        self._directory = directory
+        self._plan = plan
+        self._metadata = metadata
+        self._generate = generate
+        self._images = images
+        self._decode_threads = decode_threads
+
+    def run(
+        self, shard: Shard, *, is_last_attempt: bool = False, on_image: OnImage | None = None
+    ) -> ShardReport:
+        """Run a shard and commit it.
+
+        Args:
+            shard: What to do.
+            is_last_attempt: Whether faults that may pass become rows rather than fail the attempt.
+            on_image: Called with each image's result, in row order.
+
+        Raises:
+            ShardError: If the attempt failed; nothing was committed.
+            StorageError: If the commit failed.
+        """
+        timer = StageTimer()
+        results: list[ImageResult] = []
+        for loaded in self._load_ahead(shard, timer, is_last_attempt):
+            result = self._finish_image(loaded, timer, is_last_attempt)
+            results.append(result)
+            if on_image is not None:
+                on_image(result)
+        with timer.stage("encode_table"):
+            data = encode_table(results, self._metadata)
+        with timer.stage("commit"):
+            self._directory.commit_shard(self._plan, shard.shard_id, data)
+        report = _report(shard.shard_id, results, len(data), timer)
+        self._directory.write_stats(shard.shard_id, report_to_stats(report))
+        return report
+
+    def _load_ahead(
+        self, shard: Shard, timer: StageTimer, is_last_attempt: bool
+    ) -> Iterator[_Loaded]:
+        """Load images in order, at most a thread's worth beyond the one in use."""
+        waiting: deque[Future[_Loaded]] = deque()
+        with ThreadPoolExecutor(self._decode_threads, thread_name_prefix="decode") as pool:
+            try:
+                for ref in shard.images:
+                    waiting.append(pool.submit(self._load, ref, timer, is_last_attempt))
+                    if len(waiting) > self._decode_threads:
+                        yield waiting.popleft().result()
+                while waiting:
+                    yield waiting.popleft().result()
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+
+    def _load(self, ref: ImageRef, timer: StageTimer, is_last_attempt: bool) -> _Loaded:
+        try:
+            with timer.stage("load"):
+                image = load_image(
+                    ref,
+                    exif_orientation=self._images.exif_orientation,
+                    max_pixels=self._images.max_pixels,
+                )
+        except ImageError as error:
+            return _Loaded(ref, failure=_failure(ref, error.status, error))
+        except TransientStorageError as error:
+            if is_last_attempt:
+                return _Loaded(ref, failure=_failure(ref, "fetch_error", error))
+            raise ShardError(f"Image {ref.image_id!r} could not be fetched: {error}") from error
+        return _Loaded(ref, image=image)
+
+    def _finish_image(
+        self, loaded: _Loaded, timer: StageTimer, is_last_attempt: bool
+    ) -> ImageResult:
+        if loaded.image is None:
+            if loaded.failure is None:
+                raise ShardError(f"Image {loaded.ref.image_id!r} was neither loaded nor refused")
+            return loaded.failure
+        pixels = loaded.image.pixels
+        try:
+            with timer.stage("generate"):
+                masks = self._generate(pixels)
+        except MemoryError as error:
+            if is_last_attempt:
+                return _failure(loaded.ref, "out_of_memory", error, size=pixels.shape[:2])
+            raise ShardError(f"Image {loaded.ref.image_id!r} needs more memory: {error}") from error
+        return ImageResult(
+            loaded.ref, "ok", width=pixels.shape[1], height=pixels.shape[0], masks=masks
+        )
+
+
+def report_to_stats(report: ShardReport) -> dict[str, object]:
+    """Turn a report into what is stored beside the run."""
+    return {
+        "shard_id": report.shard_id,
+        "images": dict(report.images),
+        "unsettled": report.unsettled,
+        "masks": report.masks,
+        "bytes_written": report.bytes_written,
+        "stage_seconds": {name: round(s, 4) for name, s in report.stage_seconds.items()},
+    }
+
+
+def make_mask_generator(config: RunConfig) -> MaskGenerator:
+    """Load the model of a run into this process and give its mask generator.
+
+    Imports Keras, so it must run after the process's devices are chosen.
+
+    Args:
+        config: Settings with everything resolved that is chosen when the plan is made.
+
+    Raises:
+        ConfigError: If the backend cannot be used in this process.
+        WeightsError: If the weights cannot be loaded.
+    """
+    from amg_pipeline.sam.backend import prepare_backend
+
+    model = config.model
+    is_strict = model.precision == "strict"
+    prepare_backend(
+        model.backend, intra_op_threads=model.intra_op_threads or 1, exact_float32=is_strict
+    )
+    from amg_pipeline.amg.generator import AutomaticMaskGenerator
+    from amg_pipeline.sam.model import SAM
+
+    sam = SAM.from_variant(
+        model.variant,
+        weights=model.weights or "default",
+        dtype="float32" if is_strict else "mixed_bfloat16",
+    )
+    generator = AutomaticMaskGenerator.from_settings(
+        sam, config.amg, encoder_batch_size=model.encoder_batch_size
+    )
+    return generator.generate_records
+
+
+def _failure(
+    ref: ImageRef, status: str, error: BaseException, *, size: tuple[int, int] | None = None
+) -> ImageResult:
+    height, width = size or (None, None)
+    checked: ImageStatus = status  # type: ignore[assignment]
+    return ImageResult(
+        ref,
+        checked,
+        width=width,
+        height=height,
+        error_type=type(error).__name__,
+        error_message=str(error)[:500],
+    )
+
+
+def _report(
+    shard_id: int, results: list[ImageResult], bytes_written: int, timer: StageTimer
+) -> ShardReport:
+    return ShardReport(
+        shard_id=shard_id,
+        images=dict(Counter(result.status for result in results)),
+        unsettled=sum(not is_settled(r.status, r.error_type) for r in results),
+        masks=sum(len(result.masks) for result in results),
+        bytes_written=bytes_written,
+        stage_seconds=timer.seconds,
+    )
