@@ -14,6 +14,7 @@ from PIL import Image
 from amg_pipeline.training.camera import to_uint8
 from amg_pipeline.training.colours import near_colour, random_colour, random_palette
 from amg_pipeline.training.noise import Floats, NoiseBank
+from amg_pipeline.training.relief import linear_falloff
 from amg_pipeline.training.textures import paint_texture, planar, random_family
 
 _Layout: TypeAlias = Callable[[NoiseBank, np.random.Generator, int], list[Floats]]
@@ -27,7 +28,8 @@ def _axes(size: int) -> tuple[Floats, Floats]:
 def _cover(rng: np.random.Generator, inside: Floats, size: int) -> Floats:
     """Turn a signed distance (in frame sides, positive inside) into coverage."""
     soft_px = float(rng.choice([1.0, 1.0, 1.5, 3.0]))
-    return np.clip(inside * np.float32(size / soft_px) + np.float32(0.5), 0.0, 1.0)
+    cover = np.clip(inside * np.float32(size / soft_px) + np.float32(0.5), 0.0, 1.0)
+    return np.asarray(cover, np.float32)
 
 
 def _ridge_line(bank: NoiseBank, rng: np.random.Generator, size: int) -> Floats:
@@ -145,8 +147,8 @@ def paint_background(
     labels = np.ones((size, size), np.uint8)
     colour, family = random_colour(rng), random_family(rng)
     for region, cover in enumerate([None, *covers], start=1):
-        if cover is not None and rng.random() < 0.45:
-            colour = near_colour(rng, colour, contrast=float(rng.uniform(0.08, 0.3)))
+        if cover is not None and rng.random() < 0.6:
+            colour = near_colour(rng, colour, contrast=float(rng.uniform(0.06, 0.25)))
         elif cover is not None:
             colour = random_colour(rng)
         if rng.random() < 0.7:
@@ -159,7 +161,7 @@ def paint_background(
         layer = paint_texture(bank, rng, height, width, family=family, palette=palette)
         if cover is not None and height > size // 4 and rng.random() < 0.4:
             layer = _receding(layer, float(rng.uniform(1.5, 5.0)))
-        layer *= _falloff(rng, height, width)
+        layer *= linear_falloff(rng, height, width, strength=0.25)
         if cover is None:
             canvas = layer
             continue
@@ -181,33 +183,17 @@ def _extent(cover: Floats | None, size: int) -> tuple[slice, slice]:
 
 
 def _receding(layer: Floats, depth: float) -> Floats:
-    """Foreshorten a texture towards the top, like ground that runs to the horizon."""
+    """Foreshorten a texture towards the top, like ground that runs to the horizon.
+
+    The top row shows the texture's whole width, the bottom row its middle `1 / depth`.
+    """
     height, width = layer.shape[1:]
-    inset = width / 2 * (1 - 1 / depth)
-    # The near edge shows the middle 1/depth of the texture, the far edge all of it.
-    ratio = (width - 2 * inset) / width
+    # x' = (x - w/2) / (1 + g y) + w/2 and y' = depth y / (1 + g y), as Pillow's 8 coefficients.
+    growth = (depth - 1) / height
     image = Image.fromarray(to_uint8(layer)).transform(
         (width, height),
         Image.Transform.PERSPECTIVE,
-        _perspective(width, height, ratio),
+        (1.0, width / 2 * growth, 0.0, 0.0, depth, 0.0, 0.0, growth),
         Image.Resampling.BILINEAR,
     )
     return planar(image)
-
-
-def _perspective(width: int, height: int, ratio: float) -> tuple[float, ...]:
-    """Return Pillow's coefficients: output row y sees a width of 1 at the top, `ratio` below."""
-    g = 0.0
-    h = (1 / ratio - 1) / height
-    # x' = (x - w/2) / (1 + h y) + w/2; y' = y (1 + h H) / (1 + h y): rows crowd at the top.
-    a, b, c = 1.0, width / 2 * h, 0.0
-    d, e, f = 0.0, 1 + h * height, 0.0
-    return (a, b, c, d, e, f, g, h)
-
-
-def _falloff(rng: np.random.Generator, height: int, width: int) -> Floats:
-    """Return a linear change of light across a region, `(height, width)`."""
-    x = np.linspace(-0.5, 0.5, width, dtype=np.float32)[None, :]
-    y = np.linspace(-0.5, 0.5, height, dtype=np.float32)[:, None]
-    slope_x, slope_y = (rng.normal(0.0, 0.25, 2)).astype(np.float32)
-    return (1.0 + slope_x * x + slope_y * y).astype(np.float32)

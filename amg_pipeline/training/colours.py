@@ -52,7 +52,7 @@ def random_palette(rng: np.random.Generator, base: Floats | None = None) -> Floa
     """Draw three colours, `(3, 3)`: a base and two that go with it."""
     first = random_colour(rng) if base is None else base
     second = (
-        near_colour(rng, first, contrast=float(np.exp(rng.uniform(np.log(0.08), np.log(0.6)))))
+        near_colour(rng, first, contrast=float(np.exp(rng.uniform(np.log(0.1), np.log(0.7)))))
         if rng.random() < 0.88
         else random_colour(rng)
     )

@@ -78,10 +78,14 @@ def _masks_of(label_maps: NDArray[np.uint8]) -> list[tuple[int, int]]:
 
 
 def _noisy_box(rng: np.random.Generator, mask: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Bound a mask, each side moved by up to a tenth of the box's own size (paper: at most 20 px)."""
+    """Bound a mask, each side moved by up to a tenth of the box's own size.
+
+    The paper moves it by at most 20 pixels of 1024.
+    """
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     box = np.array([[columns[0], rows[0]], [columns[-1], rows[-1]]], np.float32)
     size = box[1] - box[0] + 1.0
     noise = np.clip(rng.normal(0.0, 0.05, (2, 2)), -0.1, 0.1) * size
     limit = np.array([mask.shape[1] - 1, mask.shape[0] - 1], np.float32)
-    return np.clip(box + noise, 0.0, limit).astype(np.float32)
+    noisy: NDArray[np.float32] = np.clip(box + noise, 0.0, limit).astype(np.float32)
+    return noisy

@@ -19,7 +19,7 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 from amg_pipeline.errors import ConfigError
-from amg_pipeline.training.scenes import LEVELS, SCENES_VERSION, render_scene
+from amg_pipeline.training.scenes import LEVELS, SCENES_VERSION, SMALLEST_SIZE, render_scene
 
 META_FILE = "meta.json"
 IMAGES_FILE = "images.npy"
@@ -43,10 +43,14 @@ class SceneCacheMeta:
         """Refuse what no cache can be.
 
         Raises:
-            ConfigError: If the count is not positive.
+            ConfigError: If a number is out of range.
         """
-        if self.count < 1:
-            raise ConfigError(f"A scene cache must hold at least 1 scene. Received: {self.count}.")
+        for name, least in (("count", 1), ("size", SMALLEST_SIZE), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise ConfigError(
+                    f"A scene cache needs a {name} of at least {least}. "
+                    f"Received: {getattr(self, name)}."
+                )
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +86,13 @@ class SceneCache:
                 "Render it first, or again if the rendering was interrupted."
             )
         _refuse_other(folder, meta, expected or meta)
-        images = np.load(folder / IMAGES_FILE, mmap_mode="r")
-        label_maps = np.load(folder / LABEL_MAPS_FILE, mmap_mode="r")
+        try:
+            images, label_maps = (np.load(folder / name, mmap_mode="r") for name in _ARRAY_FILES)
+        except FileNotFoundError as error:
+            raise ConfigError(
+                f"Expected {IMAGES_FILE} and {LABEL_MAPS_FILE} in {folder}. Received: no "
+                f"{error.filename}. Delete the folder and render it again."
+            ) from error
         shapes = _array_shapes(meta)
         if (images.shape, label_maps.shape) != shapes:
             raise ConfigError(

@@ -50,12 +50,13 @@ def _phase(
     if warp:
         coarse = bank.octave_of(wavelength * rng.uniform(2.0, 8.0))
         ramp = ramp + np.float32(warp) * bank.crop(rng, height, width, octave=coarse)
-    return ramp.astype(np.float32)
+    return np.asarray(ramp, np.float32)
 
 
 def _soft_step(field: Floats, sharpness: float) -> Floats:
     """Squash a field of about unit range into [0, 1]; large sharpness makes two levels."""
-    return np.clip(field * np.float32(sharpness) + np.float32(0.5), 0.0, 1.0)
+    squashed = np.clip(field * np.float32(sharpness) + np.float32(0.5), 0.0, 1.0)
+    return np.asarray(squashed, np.float32)
 
 
 def _solid(
@@ -170,14 +171,11 @@ def _ridges(
 ) -> Floats:
     """Cracks, foliage, crumpled cloth: creases where noise changes sign."""
     wavelength = _wavelength(rng, bank, height, width)
-    field = np.abs(bank.crop(rng, height, width, octave=bank.octave_of(wavelength)))
-    field = field + 0.5 * np.abs(
-        bank.crop(rng, height, width, octave=bank.octave_of(wavelength / 2))
-    )
-    field = field + 0.25 * np.abs(
-        bank.crop(rng, height, width, octave=bank.octave_of(wavelength / 4))
-    )
-    return _mix(palette[0], palette[1], _soft_step(1.2 - field, float(rng.uniform(0.3, 0.9))))
+    height_left = np.full((height, width), 1.2, np.float32)
+    for share in (1.0, 0.5, 0.25):
+        octave = bank.octave_of(wavelength * share)
+        height_left -= np.float32(share) * np.abs(bank.crop(rng, height, width, octave=octave))
+    return _mix(palette[0], palette[1], _soft_step(height_left, float(rng.uniform(0.3, 0.9))))
 
 
 def _fibres(
@@ -259,7 +257,7 @@ _LEAF_OUTLINES = (
 
 
 _PAINTERS: tuple[tuple[float, _Painter], ...] = (
-    (0.20, _solid),
+    (0.14, _solid),
     (0.10, _gradient),
     (0.18, _noise),
     (0.08, _patches),

@@ -1,6 +1,7 @@
 """Trains the packaged model: `python -m amg_pipeline.training.tiny_recipe WORK_DIR`.
 
-Renders scenes, trains `tiny` on them, sharpens its logits and writes `WORK_DIR/tiny.safetensors`.
+Renders scenes, trains `tiny` on them, sharpens its logits and writes `WORK_DIR/tiny.safetensors`
+and, with what was measured on held-out scenes, `WORK_DIR/result.json`.
 Killed at any moment, the same command goes on from the last finished epoch. Everything drawn
 depends on `SEED` alone.
 """
@@ -16,6 +17,8 @@ from typing import Any
 import keras
 
 from amg_pipeline.sam.model import SAM
+from amg_pipeline.sam.weights import save_weights
+from amg_pipeline.training.calibration import calibrate_logits
 from amg_pipeline.training.scene_cache import SceneCache, render_scenes
 from amg_pipeline.training.trainer import SAMTrainer, SceneBatches
 
@@ -27,6 +30,7 @@ NUM_HELD_OUT = 256
 BATCH_SIZE = 8
 PROMPTS = 16
 STEPS_PER_EPOCH = 100
+VALIDATION_STEPS = 16
 PEAK_LEARNING_RATE = 1e-3
 WARM_UP_STEPS = 150
 
@@ -102,7 +106,9 @@ def train_tiny(work_dir: Path, *, epochs: int, processes: int = 2) -> Path:
     batches = _batches(scenes, sam, steps=STEPS_PER_EPOCH, seed=SEED, augment=True)
     trainer.fit(
         batches,
-        validation_data=_batches(held_out, sam, steps=16, seed=HELD_OUT_SEED, augment=False),
+        validation_data=_batches(
+            held_out, sam, steps=VALIDATION_STEPS, seed=HELD_OUT_SEED, augment=False
+        ),
         epochs=epochs,
         callbacks=[
             keras.callbacks.BackupAndRestore(str(work_dir / "backup")),
@@ -112,18 +118,35 @@ def train_tiny(work_dir: Path, *, epochs: int, processes: int = 2) -> Path:
         shuffle=False,  # the batches are random already, and repeatable
         verbose=2,
     )
+    # The averaged weights are better than the last ones, and what validation will see.
     trainer.optimizer.finalize_variable_values(trainer.trainable_variables)
-    trainer.save_weights(work_dir / "trainer.weights.h5")
-    return finish(sam, work_dir)
+    validation = _batches(held_out, sam, steps=VALIDATION_STEPS, seed=HELD_OUT_SEED, augment=False)
+    metrics = trainer.evaluate(validation, return_dict=True, verbose=0)
+    factor = calibrate_logits(trainer, (validation[i] for i in range(len(validation))))
+    ignore_mask_prompts(sam)
+    weights = work_dir / "tiny.safetensors"
+    save_weights(sam, weights, dtype="float16")
+    result = {
+        "seed": SEED,
+        "scenes_version": scenes.meta.scenes_version,
+        "epochs": epochs,
+        "steps_per_epoch": STEPS_PER_EPOCH,
+        "logit_factor": factor,
+        **{name: float(value) for name, value in metrics.items()},
+    }
+    (work_dir / "result.json").write_text(json.dumps(result, indent=2) + "\n")
+    return weights
 
 
-def finish(sam: SAM, work_dir: Path) -> Path:
-    """Write a trained model as the package holds it."""
-    from amg_pipeline.sam.weights import save_weights
+def ignore_mask_prompts(sam: SAM) -> None:
+    """Make any mask prompt mean the same as none.
 
-    destination = work_dir / "tiny.safetensors"
-    save_weights(sam, str(destination), dtype="float16")
-    return destination
+    This recipe shows the model no mask prompts. Untrained, their embedding would drown the image's;
+    so its last layer gives what stands for "no mask".
+    """
+    last = sam.prompt_encoder.mask_downscaling[-1]
+    last.kernel.assign(keras.ops.zeros_like(last.kernel))
+    last.bias.assign(sam.prompt_encoder.no_mask_embed[0])
 
 
 def _batches(cache: SceneCache, sam: SAM, *, steps: int, seed: int, augment: bool) -> SceneBatches:

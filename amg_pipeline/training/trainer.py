@@ -74,7 +74,7 @@ class SAMTrainer(keras.Model):
         sample_weight: Any = None,
         training: bool = True,
     ) -> Any:
-        targets, is_target = _targets(y, y_pred["logits"].shape[-2:])
+        targets, is_target = cut_targets(y, y_pred["logits"].shape[-2:])
         logits = ops.reshape(y_pred["logits"], (-1, y_pred["logits"].shape[1], targets.shape[-1]))
         losses = _FOCAL_WEIGHT * focal_losses(logits, targets) + dice_losses(logits, targets)
         ious = mask_ious(logits, targets) * ops.expand_dims(is_target, 1)
@@ -108,11 +108,19 @@ class SAMTrainer(keras.Model):
         self.score_error.update_state(score_loss)
 
 
-def _targets(y: dict[str, Any], size: tuple[int, int]) -> tuple[Any, Any]:
-    """Cut each prompt's masks from the label maps: coverage `(N, L, S)` and existence `(N, L)`."""
-    ids, label_maps = y["target_ids"], y["label_maps"]
+def cut_targets(targets: dict[str, Any], size: tuple[int, int]) -> tuple[Any, Any]:
+    """Cut each prompt's masks from the label maps.
+
+    Args:
+        targets: `label_maps` `(B, L, S, S)` and `target_ids` `(B, P, L)`, tensors.
+        size: Low-res size `(h, w)`.
+
+    Returns:
+        Coverage of the low-res pixels in [0, 1], float32 `(B * P, L, h * w)`, and whether a
+        prompt has a mask at a level, 0 or 1, float32 `(B * P, L)`.
+    """
+    ids, label_maps = targets["target_ids"], targets["label_maps"]
     _, levels, height, width = label_maps.shape
-    prompts = ids.shape[1]
     factor = width // size[1]
     is_mask = ops.equal(ops.expand_dims(label_maps, 1), ids[:, :, :, None, None])
     blocks = ops.reshape(
