@@ -35,6 +35,8 @@ Backend = Literal["tensorflow", "jax", "torch"]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 PointGrid = tuple[tuple[Fraction, Fraction], ...]
 
+#: YAML's reader lets a malformed date through as ValueError.
+_YAML_FAULTS = (yaml.YAMLError, ValueError)
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -104,7 +106,8 @@ class AmgSettings(_Section):
     def _check(self) -> Self:
         if (self.points_per_side is None) == (self.point_grids is None):
             raise ValueError(
-                "exactly one of points_per_side and point_grids must be given; set the other to null"
+                "exactly one of points_per_side and point_grids must be given; "
+                "set the other to null"
             )
         if self.point_grids is not None and len(self.point_grids) != self.crop_n_layers + 1:
             raise ValueError(
@@ -228,13 +231,15 @@ def load_config(
         ConfigError: If the YAML is no mapping, a key is unknown or a value is out of range.
     """
     merged = _parse_document(document)
+    for section in RunConfig.model_fields:
+        _section_of(merged, section)
     for section, values in (settings or {}).items():
         _section_of(merged, section).update(values)
     for override in overrides:
         section, key, value = _parse_override(override)
         _section_of(merged, section)[key] = value
-    variant = _section_of(merged, "model").get("variant", ModelSettings().variant)
-    merged["amg"] = _with_amg_defaults(variant, _section_of(merged, "amg"))
+    variant = merged["model"].get("variant", ModelSettings().variant)
+    merged["amg"] = _with_amg_defaults(variant, merged["amg"])
     return _validate(RunConfig, merged, "")
 
 
@@ -274,8 +279,10 @@ def fingerprint(fields: Mapping[str, Any]) -> str:
 def _parse_document(document: str | None) -> dict[str, Any]:
     try:
         parsed = yaml.safe_load(document) if document else None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"The configuration must be valid YAML. Received: {error}") from error
+    except _YAML_FAULTS as error:
+        # YAML's messages draw the fault over several lines.
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"The configuration must be valid YAML. Received: {reason}") from error
     if parsed is None:
         return {}
     if not isinstance(parsed, dict):
@@ -296,19 +303,19 @@ def _parse_override(override: str) -> tuple[str, str, Any]:
         )
     try:
         return section, key, yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except _YAML_FAULTS as error:
         raise ConfigError(f"The value of {name} must be valid YAML. Received: {text!r}") from error
 
 
-def _with_amg_defaults(variant: str | None, values: Mapping[str, Any]) -> dict[str, Any]:
+def _with_amg_defaults(variant: object, values: Mapping[str, Any]) -> dict[str, Any]:
     own = dict(values)
     name = own.pop("settings", None)
-    if name is not None and name not in NAMED_AMG_SETTINGS:
+    if name is not None and str(name) not in NAMED_AMG_SETTINGS:
         raise ConfigError(
             f"amg.settings must be one of {', '.join(NAMED_AMG_SETTINGS)}. Received: {name!r}"
         )
     named = NAMED_AMG_SETTINGS[name] if name is not None else {}
-    return {**_AMG_DEFAULTS.get(variant or "", {}), **named, **own}
+    return {**_AMG_DEFAULTS.get(str(variant), {}), **named, **own}
 
 
 def _section_of(merged: dict[str, Any], section: str) -> dict[str, Any]:
@@ -317,8 +324,9 @@ def _section_of(merged: dict[str, Any], section: str) -> dict[str, Any]:
         values = {}
     if not isinstance(values, dict):
         raise ConfigError(f"Section {section} must be a mapping. Received: {values!r}")
-    merged[section] = dict(values)
-    return merged[section]
+    copy = dict(values)
+    merged[section] = copy
+    return copy
 
 
 def _validate(model: type[_Model], values: Mapping[str, Any], prefix: str) -> _Model:
@@ -340,12 +348,19 @@ def _first_fault(error: ValidationError, prefix: str) -> str:
 
 
 def _nearest(path: list[str]) -> str:
-    sections = {name: field.annotation for name, field in RunConfig.model_fields.items()}
-    if len(path) > 1 and path[0] in sections:
-        section = sections[path[0]]
-        fields = getattr(section, "model_fields", {})
-        candidates = [f"{path[0]}.{key}" for key in fields]
-    else:
-        candidates = list(sections)
-    match = difflib.get_close_matches(".".join(path), candidates, n=1, cutoff=0.0)
-    return f" Did you mean {match[0]}?" if match else ""
+    """Name the valid setting that is meant: the same key elsewhere, or else the likest name."""
+    name = ".".join(path)
+    known = _known_names()
+    misplaced = [other for other in known if other.rpartition(".")[2] == path[-1]]
+    beside = [other for other in known if "." in name and other.startswith(f"{path[0]}.")]
+    candidates = misplaced or beside or known
+    match = difflib.get_close_matches(name, candidates, n=1, cutoff=0.0)
+    return f" Did you mean {match[0]}?"
+
+
+def _known_names() -> list[str]:
+    names = [*RunConfig.model_fields, "amg.settings"]
+    for section, field in RunConfig.model_fields.items():
+        keys = getattr(field.annotation, "model_fields", {})
+        names.extend(f"{section}.{key}" for key in keys)
+    return names

@@ -108,9 +108,12 @@ def run_locally(
 def _run_with_attempts(
     runner: ShardRunner, plan: Plan, shard: Shard, on_image: OnProgress | None
 ) -> ShardReport | None:
+    report_once = None if on_image is None else _ReportOnce(on_image)
     for attempt in range(1, MAX_ATTEMPTS + 1):
+        if report_once is not None:
+            report_once.begin_attempt()
         try:
-            return runner.run(shard, is_last_attempt=attempt == MAX_ATTEMPTS, on_image=on_image)
+            return runner.run(shard, is_last_attempt=attempt == MAX_ATTEMPTS, on_image=report_once)
         except StorageError:
             # The output is full, forbidden or gone: no other shard would fare better.
             raise
@@ -119,24 +122,43 @@ def _run_with_attempts(
     return None
 
 
+class _ReportOnce:
+    """Passes each image of a shard on once, however often the shard is tried.
+
+    Images come in row order, so that those of an earlier attempt are the first ones.
+    """
+
+    def __init__(self, on_image: OnProgress) -> None:
+        self._on_image = on_image
+        self._reported = 0
+        self._position = 0
+
+    def begin_attempt(self) -> None:
+        self._position = 0
+
+    def __call__(self, result: ImageResult) -> None:
+        self._position += 1
+        if self._position > self._reported:
+            self._reported = self._position
+            self._on_image(result)
+
+
 def _record_attempt(plan: Plan, shard: Shard, error: Exception) -> None:
+    number = plan.run_directory.write_attempt(
+        shard.shard_id, {"error_type": type(error).__name__, "error_message": str(error)}
+    )
+    # A ShardError says all there is to know; anything else is a fault of the program.
     is_known = isinstance(error, ShardError)
     log_event(
         _LOGGER,
         logging.WARNING,
-        f"shard {shard.shard_id} failed: {type(error).__name__}: {error}",
-        shard_id=shard.shard_id,
-    )
-    if not is_known:
-        _LOGGER.debug("traceback of the failed shard", exc_info=error)
-    plan.run_directory.write_attempt(
-        shard.shard_id, {"error_type": type(error).__name__, "error_message": str(error)}
+        f"an attempt at shard {shard.shard_id} failed: {type(error).__name__}: {error}",
+        cause=None if is_known else error,
+        attempt=number,
     )
 
 
-def _summarise(
-    plan: Plan, outcome: RunOutcome, stage_seconds: Counter[str]
-) -> dict[str, Any]:
+def _summarise(plan: Plan, outcome: RunOutcome, stage_seconds: Counter[str]) -> dict[str, Any]:
     rate = outcome.new_images / outcome.elapsed_seconds if outcome.elapsed_seconds else 0.0
     return {
         "fingerprint": plan.fingerprint,

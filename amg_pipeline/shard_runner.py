@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from amg_pipeline.config import ImageSettings, RunConfig
-from amg_pipeline.errors import ImageError, ShardError, TransientStorageError
+from amg_pipeline.errors import ConfigError, ImageError, ShardError, TransientStorageError
 from amg_pipeline.records import (
     DecodedImage,
     ImageRef,
@@ -36,6 +36,13 @@ from amg_pipeline.telemetry import StageTimer
 #: From uint8 `(height, width, 3)` RGB to the masks of an image.
 MaskGenerator = Callable[[NDArray[np.uint8]], tuple[MaskRecord, ...]]
 OnImage = Callable[[ImageResult], None]
+
+#: How the backends say that a device's memory is full, by class name and by text. None of these
+#: errors is a MemoryError, and no backend is imported here.
+_MEMORY_CLASSES = frozenset({"ResourceExhaustedError", "OutOfMemoryError"})
+_MEMORY_CODE = "RESOURCE_EXHAUSTED"
+#: The same on every machine: backends' own messages name devices and sizes of free memory.
+_MEMORY_MESSAGE = "The image needs more memory than the worker has"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +101,8 @@ class ShardRunner:
         results: list[ImageResult] = []
         for loaded in self._load_ahead(shard, timer, is_last_attempt):
             result = self._finish_image(loaded, timer, is_last_attempt)
+            # Its pixels would otherwise stay while the next image is waited for.
+            del loaded
             results.append(result)
             if on_image is not None:
                 on_image(result)
@@ -108,7 +117,7 @@ class ShardRunner:
     def _load_ahead(
         self, shard: Shard, timer: StageTimer, is_last_attempt: bool
     ) -> Iterator[_Loaded]:
-        """Load images in order, at most a thread's worth beyond the one in use."""
+        """Load images in order, at most one per thread beyond the one in use."""
         waiting: deque[Future[_Loaded]] = deque()
         with ThreadPoolExecutor(self._decode_threads, thread_name_prefix="decode") as pool:
             try:
@@ -131,10 +140,15 @@ class ShardRunner:
                 )
         except ImageError as error:
             return _Loaded(ref, failure=_failure(ref, error.status, error))
+        except ConfigError as error:
+            # A manifest may name a scheme that this machine cannot read.
+            return _Loaded(ref, failure=_failure(ref, "fetch_error", error))
         except TransientStorageError as error:
             if is_last_attempt:
                 return _Loaded(ref, failure=_failure(ref, "fetch_error", error))
             raise ShardError(f"Image {ref.image_id!r} could not be fetched: {error}") from error
+        except MemoryError as error:
+            return _Loaded(ref, failure=_out_of_memory(ref, error, is_last_attempt))
         return _Loaded(ref, image=image)
 
     def _finish_image(
@@ -148,10 +162,10 @@ class ShardRunner:
         try:
             with timer.stage("generate"):
                 masks = self._generate(pixels)
-        except MemoryError as error:
-            if is_last_attempt:
-                return _failure(loaded.ref, "out_of_memory", error, size=pixels.shape[:2])
-            raise ShardError(f"Image {loaded.ref.image_id!r} needs more memory: {error}") from error
+        except Exception as error:
+            if not _is_memory_fault(error):
+                raise
+            return _out_of_memory(loaded.ref, error, is_last_attempt, size=pixels.shape[:2])
         return ImageResult(
             loaded.ref, "ok", width=pixels.shape[1], height=pixels.shape[0], masks=masks
         )
@@ -202,18 +216,42 @@ def make_mask_generator(config: RunConfig) -> MaskGenerator:
     return generator.generate_records
 
 
-def _failure(
-    ref: ImageRef, status: str, error: BaseException, *, size: tuple[int, int] | None = None
-) -> ImageResult:
-    height, width = size or (None, None)
+def _failure(ref: ImageRef, status: str, error: Exception) -> ImageResult:
     checked: ImageStatus = status  # type: ignore[assignment]
     return ImageResult(
         ref,
         checked,
-        width=width,
-        height=height,
         error_type=type(error).__name__,
         error_message=str(error)[:500],
+    )
+
+
+def _is_memory_fault(error: Exception) -> bool:
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ in _MEMORY_CLASSES
+        or _MEMORY_CODE in str(error)
+    )
+
+
+def _out_of_memory(
+    ref: ImageRef,
+    error: Exception,
+    is_last_attempt: bool,
+    *,
+    size: tuple[int, int] | None = None,
+) -> ImageResult:
+    """Give the row of an image that does not fit into memory, unless another try is left."""
+    if not is_last_attempt:
+        raise ShardError(f"Image {ref.image_id!r}: {_MEMORY_MESSAGE}: {error}") from error
+    height, width = size or (None, None)
+    return ImageResult(
+        ref,
+        "out_of_memory",
+        width=width,
+        height=height,
+        error_type=MemoryError.__name__,
+        error_message=_MEMORY_MESSAGE,
     )
 
 

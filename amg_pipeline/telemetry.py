@@ -84,6 +84,22 @@ def configure_logging(
     logger.propagate = False
 
 
-def log_event(logger: logging.Logger, level: int, event: str, /, **fields: Any) -> None:
-    """Log an event with its fields apart from its text; never put credentials into either."""
-    logger.log(level, event, extra={"fields": fields})
+def log_event(
+    logger: logging.Logger,
+    level: int,
+    event: str,
+    /,
+    *,
+    cause: BaseException | None = None,
+    **fields: Any,
+) -> None:
+    """Log an event with its fields apart from its text; never put credentials into either.
+
+    Args:
+        logger: Of the module that logs.
+        level: As in `logging`.
+        event: What happened.
+        cause: An error whose traceback is of use to who reads the log.
+        **fields: Facts about the event.
+    """
+    logger.log(level, event, exc_info=cause, extra={"fields": fields})

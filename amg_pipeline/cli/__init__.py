@@ -57,21 +57,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         sys.exit(EXIT_USAGE)
+    except click.UsageError as error:
+        _fail(error.format_message() + _where_help_is(error), EXIT_USAGE)
     except click.ClickException as error:
         _fail(error.format_message(), EXIT_USAGE)
     except (ConfigError, WeightsError) as error:
         _fail(str(error), EXIT_USAGE)
     except JobIncompleteError as error:
         _fail(str(error), EXIT_INCOMPLETE)
-    except AmgPipelineError as error:
+    except BrokenPipeError:
+        # The reader, such as `head`, has seen enough; the interpreter's last flush would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_ERROR)
+    except (AmgPipelineError, OSError) as error:
         _fail(str(error), EXIT_ERROR)
     except (click.Abort, KeyboardInterrupt):
         _fail("interrupted; give the same command again to go on", EXIT_SIGINT)
 
 
-def _exit_on_sigterm(signum: int, frame: FrameType | None) -> None:
+def _exit_on_sigterm(_signum: int, _frame: FrameType | None) -> None:
     click.echo("amg: terminated; give the same command again to go on", err=True)
     raise SystemExit(EXIT_SIGTERM)
+
+
+def _where_help_is(error: click.UsageError) -> str:
+    return f" See {error.ctx.command_path} --help." if error.ctx is not None else ""
 
 
 def _fail(message: str, code: int) -> None:

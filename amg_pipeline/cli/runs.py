@@ -19,24 +19,34 @@ from amg_pipeline.progress import RunProgress
 from amg_pipeline.storage.mask_table import load_masks
 from amg_pipeline.storage.run_directory import RunDirectory
 from amg_pipeline.storage.tally import count_rows
+from amg_pipeline.storage.uris import redact
 
 
-@click.command()
+@click.command(short_help="List and shard the images; say how much is done and to do.")
 @run_options
 @click.option("--dry-run", is_flag=True, help="List and count, but write nothing.")
 def plan(force: bool, dry_run: bool, **options: Any) -> None:
-    """List and shard INPUT; print images, bytes, shards, done and to do."""
+    """List and shard the images of INPUT; print images, bytes, shards, done and to do.
+
+    INPUT is a folder, a glob in quotes, a URI prefix, or a manifest (.csv, .jsonl or .parquet with
+    a column uri). OUTPUT is a folder or URI prefix; the plan is stored in it, and `amg run` with
+    the same settings takes it up.
+    """
     made = make_plan(
         resolve_options(options), package_version=__version__, force=force, dry_run=dry_run
     )
     _print_plan(made)
 
 
-@click.command()
+@click.command(short_help="Find the masks of all images; the same command again resumes.")
 @run_options
-@click.option("--local", is_flag=True, help="In this process, without Ray.")
+@click.option("--local", is_flag=True, help="Run in this process, without Ray.")
 def run(force: bool, local: bool, **options: Any) -> None:
-    """Plan if needed, then do what is not committed. The same command again resumes."""
+    """Plan if needed, then do what is not committed. The same command again resumes.
+
+    INPUT is a folder, a glob in quotes, a URI prefix, or a manifest (.csv, .jsonl or .parquet with
+    a column uri). OUTPUT is a folder or URI prefix; the masks are in OUTPUT/masks/*.parquet.
+    """
     config = resolve_options(options)
     if not local:
         raise ConfigError(
@@ -47,9 +57,9 @@ def run(force: bool, local: bool, **options: Any) -> None:
     _finish(made, _run(made))
 
 
-@click.command()
+@click.command(short_help="Say how far a run is.")
 @click.argument("output")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 def status(output: str, as_json: bool) -> None:
     """Say how far the run in OUTPUT is: shards and images done, failed and to do, and masks."""
     directory = RunDirectory.open(output)
@@ -83,7 +93,7 @@ def status(output: str, as_json: bool) -> None:
     click.echo(f"masks   {counts.masks}")
 
 
-@click.command()
+@click.command(short_help="Read back every committed shard and check it.")
 @click.argument("output")
 def verify(output: str) -> None:
     """Read back every committed shard of OUTPUT; exit 1 if anything is not as it ought to be."""
@@ -93,13 +103,13 @@ def verify(output: str) -> None:
     for problem in directory.verify(stored):
         problems += 1
         click.echo(f"{problem.key}: {problem.message}")
-    done = len(directory.committed(stored))
+    done = _count(len(directory.committed(stored)), "shard")
     if problems:
-        raise StorageError(f"{problems} problems in {done} shards of {output}")
-    click.echo(f"{done} of {stored.num_shards} shards are committed, and all of them are sound")
+        raise StorageError(f"{_count(problems, 'problem')} in {done} of {redact(output)}")
+    click.echo(f"{done} of {stored.num_shards} committed and sound")
 
 
-@click.command()
+@click.command(short_help="Write a page with the photos and their masks.")
 @click.argument("output")
 @click.argument("dest", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--limit", type=click.IntRange(min=0), default=100, help="The most photos to show.")
@@ -107,13 +117,16 @@ def report(output: str, dest: Path, limit: int) -> None:
     """Write a page to DEST with the totals of OUTPUT and its photos with their masks."""
     from amg_pipeline.report.run_report import write_run_report
 
-    click.echo(write_run_report(output, dest, title=f"Masks of {output}", limit=limit))
+    click.echo(write_run_report(output, dest, title=f"Masks of {redact(output)}", limit=limit))
 
 
-@click.command()
+@click.command(short_help="Masks of the sample photos, and a page to look at.")
 @click.argument("out", type=click.Path(file_okay=False, path_type=Path), default="amg-demo")
 def demo(out: Path) -> None:
-    """Turn the sample photos into masks and a page in OUT, with the packaged model."""
+    """Turn the sample photos into masks and a page in OUT, with the packaged model.
+
+    OUT is ./amg-demo by default. Nothing is downloaded, and no GPU is needed.
+    """
     from amg_pipeline.report.run_report import write_run_report
 
     run_uri = str(out / "run")
@@ -131,20 +144,25 @@ def demo(out: Path) -> None:
 
 
 def _run(made: Plan) -> RunOutcome:
-    done = _print_plan(made)
-    images_done = min(done * made.config.output.shard_size, made.num_images)
-    with RunProgress(made.num_images, done=images_done) as progress:
+    committed = _print_plan(made)
+    size = made.config.output.shard_size
+    # Every shard is full but the last one.
+    done = sum(min(size, made.num_images - size * number) for number in committed)
+    with RunProgress(made.num_images, done=done) as progress:
         return run_locally(made, on_image=progress.on_image)
 
 
-def _print_plan(made: Plan) -> int:
-    """Print what there is to do, and return how many shards are done."""
-    done = len(made.run_directory.committed(made.stored))
+def _print_plan(made: Plan) -> frozenset[int]:
+    """Print what there is to do, and return the numbers of the shards that are done."""
+    # A plan that was not written has no shards, even where those of an earlier run lie.
+    is_written = bool(made.stored.parts)
+    committed = made.run_directory.committed(made.stored) if is_written else frozenset()
     click.echo(
-        f"{made.num_images} images, {made.num_bytes / 2**20:.1f} MiB, {made.num_shards} shards: "
-        f"{done} done, {made.num_shards - done} to do (fingerprint {made.fingerprint[:8]})"
+        f"{_count(made.num_images, 'image')}, {made.num_bytes / 2**20:.1f} MiB, "
+        f"{_count(made.num_shards, 'shard')}: {len(committed)} done, "
+        f"{made.num_shards - len(committed)} to do (fingerprint {made.fingerprint[:8]})"
     )
-    return done
+    return committed
 
 
 def _finish(made: Plan, outcome: RunOutcome) -> None:
@@ -154,9 +172,13 @@ def _finish(made: Plan, outcome: RunOutcome) -> None:
     if outcome.given_up:
         failures.append(f"shards given up: {', '.join(map(str, outcome.given_up))}")
     line = (
-        f"{sum(counts.images.values())} images, {counts.masks} masks, "
-        f"{', '.join(failures) or 'no failures'}; output: {made.run_directory.uri}"
+        f"{_count(sum(counts.images.values()), 'image')}, {_count(counts.masks, 'mask')}, "
+        f"{', '.join(failures) or 'no failures'}; output: {redact(made.run_directory.uri)}"
     )
     if not outcome.is_settled:
         raise JobIncompleteError(line)
     click.echo(line)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")

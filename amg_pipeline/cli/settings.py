@@ -8,8 +8,9 @@ from typing import Any
 import click
 
 from amg_pipeline.config import VARIANTS, RunConfig, load_config
-from amg_pipeline.errors import ConfigError
+from amg_pipeline.errors import ConfigError, StorageError, TransientStorageError
 from amg_pipeline.storage.object_store import read_uri
+from amg_pipeline.storage.uris import redact
 
 Command = Callable[..., Any]
 
@@ -33,7 +34,7 @@ _SETTINGS = {
 _OPTIONS = (
     click.argument("input_uri", metavar="INPUT"),
     click.argument("output_uri", metavar="OUTPUT"),
-    click.option("--config", metavar="URI", help="YAML file with settings."),
+    click.option("--config", metavar="URI", help="YAML file with the sections of the settings."),
     click.option(
         "--set",
         "overrides",
@@ -41,19 +42,39 @@ _OPTIONS = (
         multiple=True,
         help="One setting, e.g. amg.pred_iou_thresh=0.9; may be repeated, wins over the file.",
     ),
-    click.option("--model", metavar="NAME", help=f"One of {', '.join(VARIANTS)}."),
-    click.option("--weights", metavar="URI", help="Checkpoint; tiny has its own."),
-    click.option("--precision", metavar="NAME", help="strict: the reference's masks; or fast."),
-    click.option("--shard-size", type=int, help="Images of one Parquet object."),
-    click.option("--limit", type=int, help="Only the first so many images."),
-    click.option("--sample", type=int, help="A repeatable random choice of so many images."),
-    click.option("--include", metavar="GLOB", multiple=True, help="Only these image ids."),
-    click.option("--exclude", metavar="GLOB", multiple=True, help="Not these image ids."),
-    click.option("--workers", type=int, help="Model workers."),
-    click.option("--gpus-per-worker", type=float, help="GPUs of a worker; may be a fraction."),
-    click.option("--address", metavar="ADDRESS", help="A Ray cluster."),
+    click.option("--model", metavar="NAME", help=f"{', '.join(VARIANTS)}; tiny by default."),
+    click.option("--weights", metavar="URI", help="Checkpoint of the model; tiny brings its own."),
     click.option(
-        "--force", is_flag=True, help="Move a run with other settings to _old/ and start afresh."
+        "--precision",
+        metavar="NAME",
+        help="strict (the reference's masks, by default) or fast (masks may differ).",
+    ),
+    click.option(
+        "--shard-size", metavar="N", type=int, help="Images of one Parquet object and commit."
+    ),
+    click.option("--limit", metavar="N", type=int, help="Only the first N images."),
+    click.option("--sample", metavar="N", type=int, help="A repeatable random choice of N images."),
+    click.option(
+        "--include",
+        metavar="GLOB",
+        multiple=True,
+        help="Only images whose path in INPUT matches; may be repeated.",
+    ),
+    click.option(
+        "--exclude",
+        metavar="GLOB",
+        multiple=True,
+        help="No images whose path in INPUT matches; may be repeated.",
+    ),
+    click.option("--workers", metavar="N", type=int, help="Model workers; one per GPU by default."),
+    click.option(
+        "--gpus-per-worker", metavar="X", type=float, help="GPUs of a worker; may be a fraction."
+    ),
+    click.option("--address", metavar="ADDRESS", help="Ray cluster to run on."),
+    click.option(
+        "--force",
+        is_flag=True,
+        help="Move what an earlier run left in OUTPUT to OUTPUT/_old/ and start afresh.",
     ),
 )
 
@@ -69,7 +90,8 @@ def resolve_options(options: Mapping[str, Any]) -> RunConfig:
     """Turn the options that were given into settings.
 
     Raises:
-        ConfigError: If the YAML file is not there, or a setting is unknown or out of range.
+        ConfigError: If the YAML file cannot be read, or a setting is unknown or out of range.
+        TransientStorageError: If the store with the YAML file kept failing.
     """
     settings: dict[str, dict[str, Any]] = {}
     for name, (section, key) in _SETTINGS.items():
@@ -86,7 +108,13 @@ def resolve_options(options: Mapping[str, Any]) -> RunConfig:
 def _read_config(uri: str) -> str:
     try:
         return read_uri(uri).decode()
-    except (FileNotFoundError, UnicodeDecodeError) as error:
+    except TransientStorageError:
+        raise
+    except FileNotFoundError as error:
         raise ConfigError(
-            f"--config must name a YAML file. Received: {uri} ({type(error).__name__})"
+            f"--config must name a YAML file. Received: {redact(uri)}, where nothing is"
+        ) from error
+    except (StorageError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"--config must name a readable YAML file. Received: {redact(uri)} ({error})"
         ) from error

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from amg_pipeline.config import ImageSettings
+from amg_pipeline.errors import ConfigError, ImageFetchError, StorageError
 from amg_pipeline.records import ImageRef
 from amg_pipeline.report.html import write_report
 from amg_pipeline.storage.images import load_image
@@ -37,11 +38,16 @@ def write_run_report(run_uri: str, destination: Path, *, title: str, limit: int 
     images = ImageSettings.model_validate(plan.config["images"])
 
     def load_pixels(uri: str) -> NDArray[np.uint8]:
-        return load_image(
-            ImageRef(uri, uri),
-            exif_orientation=images.exif_orientation,
-            max_pixels=images.max_pixels,
-        ).pixels
+        try:
+            image = load_image(
+                ImageRef(uri, uri),
+                exif_orientation=images.exif_orientation,
+                max_pixels=images.max_pixels,
+            )
+        except (StorageError, ConfigError) as error:
+            # One photo that cannot be read here and now is no reason for no page at all.
+            raise ImageFetchError(str(error)) from error
+        return image.pixels
 
     return write_report(
         _rows(run_uri), destination, load_pixels=load_pixels, title=title, limit=limit
@@ -49,5 +55,15 @@ def write_run_report(run_uri: str, destination: Path, *, title: str, limit: int 
 
 
 def _rows(run_uri: str) -> Iterator[Mapping[str, Any]]:
-    for batch in load_masks(run_uri).to_batches():
+    batches = load_masks(run_uri).to_batches()
+    while True:
+        try:
+            batch = next(batches, None)
+        except (OSError, ValueError) as error:  # Arrow's errors are these too
+            raise StorageError(
+                f"Every shard must be a readable Parquet file. Received: {type(error).__name__}. "
+                "Find the damaged one with `amg verify`"
+            ) from error
+        if batch is None:
+            return
         yield from batch.to_pylist()

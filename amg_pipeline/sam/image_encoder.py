@@ -77,7 +77,7 @@ class RelPosAttention(keras.layers.Layer):
             )
         self.dim = dim
         self.num_heads = num_heads
-        self.grid_size = tuple(grid_size)
+        self.grid_size = (grid_size[0], grid_size[1])
         self.qkv_bias = qkv_bias
         self.use_rel_pos = use_rel_pos
         self.head_dim = dim // num_heads
@@ -191,7 +191,7 @@ class Block(keras.layers.Layer):
         super().__init__(**kwargs)
         self.dim = dim
         self.num_heads = num_heads
-        self.grid_size = tuple(grid_size)
+        self.grid_size = (grid_size[0], grid_size[1])
         self.mlp_ratio = mlp_ratio
         self.qkv_bias = qkv_bias
         self.use_rel_pos = use_rel_pos
@@ -261,7 +261,8 @@ class ImageEncoderViT(keras.layers.Layer):
         qkv_bias: Whether query, key and value have a bias.
         use_abs_pos: Whether learned absolute positions are added to the patches.
         use_rel_pos: Whether attention adds relative positions.
-        window_size: Side in tokens of the windows of windowed attention; 0 makes every block global.
+        window_size: Side in tokens of the windows of windowed attention; 0 makes every block
+            global.
         global_attn_indexes: Blocks with global attention.
 
     Source: Kirillov et al. 2023 (arXiv:2304.02643), appendix A; `ImageEncoderViT` of the reference.
@@ -386,8 +387,10 @@ class ImageEncoderViT(keras.layers.Layer):
             x = layer(x)
         return x
 
-    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        return (input_shape[0], *self.grid_size, self.out_chans)
+    def compute_output_shape(
+        self, input_shape: tuple[int | None, ...] | None = None
+    ) -> tuple[int | None, ...]:
+        return (input_shape[0] if input_shape else None, *self.grid_size, self.out_chans)
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -23,7 +23,8 @@ class MaskDecoder(keras.layers.Layer):
 
     Called with the keywords `image_embeddings` `(P or 1, H, W, C)`, `image_pe` `(H, W, C)` or
     `(1, H, W, C)`, `sparse_prompt_embeddings` `(P, T, C)`, `dense_prompt_embeddings`
-    `(P or 1, H, W, C)` and `multimask_output`. An embedding of batch 1 is shared by all prompts.
+    `(P or 1, H, W, C)` and `multimask_output`, a bool or, while a graph is traced, a scalar tensor.
+    An embedding of batch 1 is shared by all prompts.
     Returns logits `(P, K', 4 H, 4 W)` and predicted IoU `(P, K')`, both float32 whatever the
     policy, K' being `num_multimask_outputs` or 1.
 
@@ -124,12 +125,12 @@ class MaskDecoder(keras.layers.Layer):
         image_pe: Any,
         sparse_prompt_embeddings: Any,
         dense_prompt_embeddings: Any,
-        multimask_output: bool = True,
+        multimask_output: Any = True,
     ) -> tuple[Any, Any]:
         tokens, image = self.attend(
             image_embeddings, image_pe, sparse_prompt_embeddings, dense_prompt_embeddings
         )
-        chosen = slice(1, None) if multimask_output else slice(0, 1)
+        chosen = self._chosen_masks(multimask_output)
         weights = self.mask_weights(tokens)[:, chosen]
         height, width = image_embeddings.shape[1:3]
         upscaled = self.upscale(image, height, width)
@@ -151,7 +152,8 @@ class MaskDecoder(keras.layers.Layer):
         learned = ops.cast(learned, sparse_prompt_embeddings.dtype)
         tokens = ops.concatenate([learned, sparse_prompt_embeddings], axis=1)
         image = ops.add(image_embeddings, dense_prompt_embeddings)
-        return self.transformer(image, image_pe, tokens)
+        attended: tuple[Any, Any] = self.transformer(image, image_pe, tokens)
+        return attended
 
     def predict_iou(self, tokens: Any) -> Any:
         """Estimate the IoU of all `K` masks from the tokens, float32 `(P, K)`."""
@@ -176,7 +178,13 @@ class MaskDecoder(keras.layers.Layer):
         _, height, width, channels = upscaled.shape
         features = ops.reshape(ops.cast(upscaled, "float32"), (-1, height * width, channels))
         logits = ops.matmul(weights, ops.transpose(features, (0, 2, 1)))
-        return ops.reshape(logits, (-1, weights.shape[1], height, width))
+        return ops.reshape(logits, (-1, ops.shape(weights)[1], height, width))
+
+    def _chosen_masks(self, multimask_output: Any) -> slice:
+        if isinstance(multimask_output, bool):
+            return slice(1, None) if multimask_output else slice(0, 1)
+        first = ops.cast(multimask_output, "int32")
+        return slice(first, 1 + first * self.num_multimask_outputs)
 
     def get_config(self) -> dict[str, Any]:
         return {

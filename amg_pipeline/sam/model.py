@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from os import PathLike
 from typing import Any
 
 import keras
@@ -16,13 +17,13 @@ from amg_pipeline.sam.postprocess import resize_logits, resize_weights
 from amg_pipeline.sam.presets import PIXEL_MEAN, PIXEL_STD, PRESETS
 from amg_pipeline.sam.prompt_encoder import PromptEncoder
 from amg_pipeline.sam.segmenter import SamSegmenter
+from amg_pipeline.sam.transformer import TwoWayTransformer
 from amg_pipeline.sam.transforms import (
     longest_side_size,
     pad_to_square,
     resize_uint8,
     scale_coordinates,
 )
-from amg_pipeline.sam.transformer import TwoWayTransformer
 
 _INPUT_KEYS = ("image", "points", "boxes", "masks", "original_size", "multimask_output")
 
@@ -107,9 +108,7 @@ class SAM(keras.Model):
             WeightsError: If the checkpoint is unreadable or does not fit.
         """
         if variant not in PRESETS:
-            raise ConfigError(
-                f"variant must be one of {', '.join(PRESETS)}. Received: {variant!r}"
-            )
+            raise ConfigError(f"variant must be one of {', '.join(PRESETS)}. Received: {variant!r}")
         model = cls(**_parts_of(variant, kwargs.get("dtype")), variant=variant, **kwargs)
         source = weights
         if weights == "default":
@@ -123,8 +122,6 @@ class SAM(keras.Model):
         return model
 
     def build(self, input_shape: Any = None) -> None:
-        if self.built:
-            return
         for part in (self.image_encoder, self.prompt_encoder, self.mask_decoder):
             if not part.built:
                 part.build(None)
@@ -147,13 +144,10 @@ class SAM(keras.Model):
         image = _checked_image(inputs["image"])
         height, width = ops.shape(image)[1], ops.shape(image)[2]
         input_size = longest_side_size(height, width, self.image_encoder.img_size)
-        embeddings = self.image_encoder(self.preprocess(image), training=training)
-        scale_xy = [
-            ops.cast(into, "float32") / ops.cast(side, "float32")
-            for into, side in ((input_size[1], width), (input_size[0], height))
-        ]
-        logits, iou_predictions = self._decode(embeddings, inputs, scale_xy, multimask_output)
         original_size = _size_pair(original_size, (height, width))
+        embeddings = self.image_encoder(self.preprocess(image), training=training)
+        prompts = self._encode_prompts(inputs, (height, width), input_size)
+        logits, iou_predictions = self._decode(embeddings, prompts, multimask_output)
         masks = self.postprocess_masks(logits, input_size, original_size)
         return {
             "masks": masks > self.mask_threshold,
@@ -173,7 +167,7 @@ class SAM(keras.Model):
         image = _checked_image(image)
         img_size = self.image_encoder.img_size
         size = longest_side_size(ops.shape(image)[1], ops.shape(image)[2], img_size)
-        if size == tuple(image.shape[1:3]):
+        if None not in image.shape[1:3] and size == tuple(image.shape[1:3]):
             pixels = ops.cast(image, "float32")
         else:
             pixels = resize_uint8(image, size)
@@ -208,33 +202,43 @@ class SAM(keras.Model):
         )
 
     def export(
-        self, filepath: str, format: str = "tf_saved_model", **kwargs: Any
+        self,
+        filepath: str | PathLike[str],
+        format: str = "tf_saved_model",  # noqa: A002 (Keras's name)
+        verbose: bool | None = None,
+        input_signature: Any = None,
+        **kwargs: Any,
     ) -> None:
         """Export for serving; by default a SavedModel with three endpoints.
 
         `serve` is the whole call, `encode` the image encoder, `decode` the rest; see
-        `amg_pipeline.sam.serving` for their arguments.
+        `amg_pipeline.sam.serving` for their arguments. Another format, or a signature of one's own,
+        gets Keras's export of the call.
         """
-        if format == "tf_saved_model" and not kwargs.get("input_signature"):
+        if format == "tf_saved_model" and input_signature is None:
             from amg_pipeline.sam.serving import export_saved_model
 
-            export_saved_model(self, filepath)
-        else:
-            super().export(filepath, format=format, **kwargs)
+            export_saved_model(self, filepath, verbose=verbose)
+            return
+        super().export(
+            filepath, format=format, verbose=verbose, input_signature=input_signature, **kwargs
+        )
 
-    def _decode(
-        self,
-        embeddings: Any,
-        inputs: Mapping[str, Any],
-        scale_xy: Sequence[Any],
-        multimask_output: bool,
+    def _encode_prompts(
+        self, inputs: Mapping[str, Any], image_size: tuple[Any, Any], input_size: tuple[Any, Any]
     ) -> tuple[Any, Any]:
         points, boxes, masks = (inputs.get(key) for key in ("points", "boxes", "masks"))
         if points is not None:
-            points = (scale_coordinates(points[0], scale_xy), points[1])
+            points = (scale_coordinates(points[0], image_size, input_size), points[1])
         if boxes is not None:
-            boxes = scale_coordinates(boxes, [*scale_xy, *scale_xy])
-        sparse, dense = self.prompt_encoder(points=points, boxes=boxes, masks=masks)
+            boxes = scale_coordinates(boxes, image_size, input_size)
+        embedded: tuple[Any, Any] = self.prompt_encoder(points=points, boxes=boxes, masks=masks)
+        return embedded
+
+    def _decode(
+        self, embeddings: Any, prompts: tuple[Any, Any], multimask_output: Any
+    ) -> tuple[Any, Any]:
+        sparse, dense = prompts
         outputs: tuple[Any, Any] = self.mask_decoder(
             image_embeddings=embeddings,
             image_pe=self.prompt_encoder.get_dense_pe(),
@@ -358,7 +362,7 @@ def _split_inputs(inputs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     multimask_output = inputs.get("multimask_output")
     settings = {
         "original_size": inputs.get("original_size"),
-        "multimask_output": True if multimask_output is None else _as_bool(multimask_output),
+        "multimask_output": True if multimask_output is None else _as_flag(multimask_output),
     }
     return tensors, settings
 
@@ -383,11 +387,12 @@ def _checked_floats(value: Any, name: str, shape: str, rank: int) -> Any:
     return ops.cast(tensor, "float32")
 
 
-def _as_bool(value: Any) -> bool:
+def _as_flag(value: Any) -> Any:
+    """Give a bool, or the scalar tensor whose value is not known while tracing."""
     if isinstance(value, (bool, np.bool_)):
         return bool(value)
     if getattr(value, "shape", None) == () and "bool" in str(value.dtype):
-        return bool(ops.convert_to_numpy(value))
+        return value if _is_traced(value) else bool(ops.convert_to_numpy(value))
     raise ValueError(f"multimask_output must be True or False. Received: {_describe(value)}")
 
 
@@ -427,9 +432,13 @@ def _as_dimension(side: Any) -> Any:
     """Give a Python int for everything but a tensor whose value is not known while tracing."""
     if isinstance(side, (int, np.integer)):
         return int(side)
-    if keras.backend.backend() == "tensorflow" and not hasattr(side, "numpy"):
+    if _is_traced(side):
         return ops.cast(side, "int32")
     return int(ops.convert_to_numpy(side))
+
+
+def _is_traced(value: Any) -> bool:
+    return keras.backend.backend() == "tensorflow" and not hasattr(value, "numpy")
 
 
 def _describe(value: Any) -> str:

@@ -100,7 +100,7 @@ def boxes_from_profiles(rows: NDArray[np.bool_], columns: NDArray[np.bool_]) -> 
 
     Empty masks get zeros.
     """
-    occupied = rows.any(axis=1)
+    occupied: NDArray[np.bool_] = np.any(rows, axis=1)
     top, left = rows.argmax(axis=1), columns.argmax(axis=1)
     bottom = rows.shape[1] - 1 - rows[:, ::-1].argmax(axis=1)
     right = columns.shape[1] - 1 - columns[:, ::-1].argmax(axis=1)

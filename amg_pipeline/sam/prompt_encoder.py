@@ -156,7 +156,7 @@ class PromptEncoder(keras.layers.Layer):
             coords, labels = _as_batch_of_points(points)
             if boxes is None:
                 coords, labels = _with_padding_point(coords, labels)
-            tokens.append(self._embed_points(coords, labels))
+            tokens.append(self.embed_points(coords, labels))
         if boxes is not None:
             tokens.append(self._embed_boxes(boxes))
         dense = self.embed_masks(masks) if masks is not None else self._no_mask()
@@ -186,6 +186,7 @@ class PromptEncoder(keras.layers.Layer):
 
     def embed_masks(self, masks: Any) -> Any:
         """Embed low-res logits `(B, 1, 4 H, 4 W)` as `(B, H, W, C)`, float32."""
+        masks = ops.convert_to_tensor(masks)
         expected = (1, *self.mask_input_size)
         if len(masks.shape) != 4 or tuple(masks.shape[1:]) != expected:
             raise ValueError(
@@ -203,12 +204,22 @@ class PromptEncoder(keras.layers.Layer):
         embedding = ops.reshape(self.no_mask_embed, (1, 1, 1, self.embed_dim))
         return ops.broadcast_to(embedding, (1, height, width, self.embed_dim))
 
-    def _embed_points(self, coords: Any, labels: Any) -> Any:
+    def embed_points(self, coords: Any, labels: Any) -> Any:
+        """Embed points in pixels of the model frame; no padding point is added.
+
+        Args:
+            coords: `(B, N, 2)` XY in pixels.
+            labels: int `(B, N)`.
+
+        Returns:
+            float32 `(B, N, C)`.
+        """
         height, width = self.input_image_size
         sizes = ops.convert_to_tensor([width, height], dtype="float32")
         return self.embed_normalized_points((ops.cast(coords, "float32") + 0.5) / sizes, labels)
 
     def _embed_boxes(self, boxes: Any) -> Any:
+        boxes = ops.convert_to_tensor(boxes)
         if len(boxes.shape) != 3 or boxes.shape[-1] != 4:
             raise ValueError(
                 f"boxes must be XYXY of shape (B, M, 4). Received: {tuple(boxes.shape)}"
@@ -218,7 +229,7 @@ class PromptEncoder(keras.layers.Layer):
         labels = ops.tile(
             ops.convert_to_tensor([[LABEL_BOX_TOP_LEFT, LABEL_BOX_BOTTOM_RIGHT]]), (batch, count)
         )
-        return self._embed_points(corners, labels)
+        return self.embed_points(corners, labels)
 
     def get_config(self) -> dict[str, Any]:
         return {

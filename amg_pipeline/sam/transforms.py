@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import keras
 import numpy as np
 from keras import ops
 from numpy.typing import NDArray
@@ -68,9 +69,24 @@ def resize_uint8(images: Any, size: tuple[Any, Any]) -> Any:
     return _resample(levels, "oh,bhwc->bowc", _axis_size(images, 1), size[0])
 
 
-def scale_coordinates(coordinates: Any, scale_xy: tuple[Any, Any]) -> Any:
-    """Scale XY coordinates `(..., 2)` from the image frame to the model frame, float32."""
-    factors = ops.stack([ops.cast(factor, "float32") for factor in scale_xy])
+def scale_coordinates(
+    coordinates: Any, image_size: tuple[Any, Any], input_size: tuple[Any, Any]
+) -> Any:
+    """Bring XY coordinates from the image frame to the model frame.
+
+    Args:
+        coordinates: Points `(..., 2)` or XYXY boxes `(..., 4)` in pixels of the image.
+        image_size: `(height, width)` of the image.
+        input_size: `(height, width)` of the resized image in the model frame, without padding.
+
+    Returns:
+        float32 of the same shape, in pixels of the model frame.
+    """
+    scale_y, scale_x = (
+        ops.cast(into, "float32") / ops.cast(side, "float32")
+        for into, side in zip(input_size, image_size, strict=True)
+    )
+    factors = ops.stack([scale_x, scale_y] * (coordinates.shape[-1] // 2))
     return ops.cast(coordinates, "float32") * factors
 
 
@@ -130,7 +146,7 @@ def _pillow_weights(xp: Any, exact_size: Any, input_size: Any, output_size: Any)
 
 
 def _is_uint8(images: Any) -> bool:
-    return str(images.dtype).removeprefix("torch.").removeprefix("<dtype: '").startswith("uint8")
+    return bool(keras.backend.standardize_dtype(images.dtype) == "uint8")
 
 
 def _axis_size(tensor: Any, axis: int) -> Any:
