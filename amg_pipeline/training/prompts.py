@@ -28,6 +28,26 @@ class Prompts:
     target_ids: NDArray[np.uint8]
 
 
+def drop_small_masks(label_maps: NDArray[np.uint8], min_area: float) -> NDArray[np.uint8]:
+    """Clear the masks that cover less than a fraction of the image.
+
+    Args:
+        label_maps: uint8 `(L, height, width)`, 0 where a level has no mask.
+        min_area: Least share of the image's pixels, in [0, 1].
+
+    Returns:
+        Label maps of the same shape; those given if nothing is to be dropped.
+    """
+    if min_area <= 0.0:
+        return label_maps
+    least = min_area * label_maps[0].size
+    kept = np.zeros_like(label_maps)
+    for level, label_map in enumerate(label_maps):
+        areas = np.bincount(label_map.ravel(), minlength=256)
+        kept[level] = np.where(areas >= least, np.arange(256), 0).astype(np.uint8)[label_map]
+    return kept
+
+
 def sample_prompts(
     rng: np.random.Generator, label_maps: NDArray[np.uint8], count: int, *, box_share: float = 0.2
 ) -> Prompts:

@@ -11,6 +11,8 @@ from __future__ import annotations
 import argparse
 import json
 import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +33,32 @@ BATCH_SIZE = 8
 PROMPTS = 16
 STEPS_PER_EPOCH = 100
 VALIDATION_STEPS = 16
-PEAK_LEARNING_RATE = 1e-3
 WARM_UP_STEPS = 150
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """A part of the training, with a learning rate that rises and falls by itself.
+
+    Attributes:
+        epochs: Epochs of `STEPS_PER_EPOCH` steps.
+        schedule_epochs: Epochs after which the learning rate would reach zero; more than `epochs`
+            where a further stage makes the slow tail worthless.
+        peak_learning_rate: Highest learning rate.
+        min_area: Masks of a smaller share of the scene are no targets.
+    """
+
+    epochs: int
+    schedule_epochs: int
+    peak_learning_rate: float
+    min_area: float
+
+
+STAGES = (
+    Stage(epochs=34, schedule_epochs=40, peak_learning_rate=1e-3, min_area=0.0),
+    # The low-res grid has 64 x 64 cells: what is smaller than a dozen of them teaches noise.
+    Stage(epochs=30, schedule_epochs=30, peak_learning_rate=8e-4, min_area=0.004),
+)
 
 
 class WarmUpCosine(keras.optimizers.schedules.LearningRateSchedule):
@@ -78,13 +104,12 @@ class _ResumeBatches(keras.callbacks.Callback):
         self._batches.epoch = epoch
 
 
-def train_tiny(work_dir: Path, *, epochs: int, processes: int = 2) -> Path:
+def train_tiny(work_dir: Path, *, stages: Sequence[Stage] = STAGES, processes: int = 2) -> Path:
     """Train the packaged model, or go on with a training that was stopped.
 
     Args:
-        work_dir: Holds the rendered scenes, the checkpoint, the log and the result.
-        epochs: Epochs of `STEPS_PER_EPOCH` steps; must stay the same when resuming, since the
-            learning rate follows it.
+        work_dir: Holds the rendered scenes, the checkpoints, the logs and the result.
+        stages: What to do one after the other; must stay the same when resuming.
         processes: Worker processes that render scenes.
 
     Returns:
@@ -95,47 +120,86 @@ def train_tiny(work_dir: Path, *, epochs: int, processes: int = 2) -> Path:
     held_out = render_scenes(
         work_dir / "held_out", count=NUM_HELD_OUT, seed=HELD_OUT_SEED, processes=processes
     )
-    sam = SAM.from_variant("tiny", weights=None)
-    trainer = SAMTrainer(sam)
-    schedule = WarmUpCosine(PEAK_LEARNING_RATE, WARM_UP_STEPS, epochs * STEPS_PER_EPOCH)
-    trainer.compile(
-        optimizer=keras.optimizers.AdamW(
-            schedule, weight_decay=0.01, global_clipnorm=1.0, use_ema=True, ema_momentum=0.998
-        )
-    )
-    batches = _batches(scenes, sam, steps=STEPS_PER_EPOCH, seed=SEED, augment=True)
-    trainer.fit(
-        batches,
-        validation_data=_batches(
-            held_out, sam, steps=VALIDATION_STEPS, seed=HELD_OUT_SEED, augment=False
-        ),
-        epochs=epochs,
-        callbacks=[
-            keras.callbacks.BackupAndRestore(str(work_dir / "backup")),
-            _ResumeBatches(batches),
-            keras.callbacks.CSVLogger(str(work_dir / "log.csv"), append=True),
-        ],
-        shuffle=False,  # the batches are random already, and repeatable
-        verbose=2,
-    )
-    # The averaged weights are better than the last ones, and what validation will see.
-    trainer.optimizer.finalize_variable_values(trainer.trainable_variables)
-    validation = _batches(held_out, sam, steps=VALIDATION_STEPS, seed=HELD_OUT_SEED, augment=False)
+    trainer = SAMTrainer(SAM.from_variant("tiny", weights=None))
+    validation = _held_out_batches(held_out, trainer.sam, stages[-1])
+    for number, stage in enumerate(stages, start=1):
+        _train_stage(trainer, stage, number, scenes, validation, work_dir)
     metrics = trainer.evaluate(validation, return_dict=True, verbose=0)
     factor = calibrate_logits(trainer, (validation[i] for i in range(len(validation))))
-    ignore_mask_prompts(sam)
+    ignore_mask_prompts(trainer.sam)
     weights = work_dir / "tiny.safetensors"
-    save_weights(sam, weights, dtype="float16")
+    save_weights(trainer.sam, weights, dtype="float16")
     result = {
         "seed": SEED,
         "scenes_version": scenes.meta.scenes_version,
-        "epochs": epochs,
+        "stages": [asdict(stage) for stage in stages],
         "steps_per_epoch": STEPS_PER_EPOCH,
         "logit_factor": factor,
         **{name: float(value) for name, value in metrics.items()},
     }
     (work_dir / "result.json").write_text(json.dumps(result, indent=2) + "\n")
     return weights
+
+
+def _train_stage(
+    trainer: SAMTrainer,
+    stage: Stage,
+    number: int,
+    scenes: SceneCache,
+    validation: SceneBatches,
+    work_dir: Path,
+) -> None:
+    """Train one stage, or take what it left when it was finished before."""
+    finished = work_dir / f"stage{number}.weights.h5"
+    schedule = WarmUpCosine(
+        stage.peak_learning_rate, WARM_UP_STEPS, stage.schedule_epochs * STEPS_PER_EPOCH
+    )
+    trainer.compile(
+        optimizer=keras.optimizers.AdamW(
+            schedule, weight_decay=0.01, global_clipnorm=1.0, use_ema=True, ema_momentum=0.998
+        )
+    )
+    if finished.exists():
+        trainer.sam.load_weights(finished)
+        return
+    batches = SceneBatches(
+        scenes,
+        size=trainer.sam.image_encoder.img_size,
+        batch_size=BATCH_SIZE,
+        prompts=PROMPTS,
+        steps=STEPS_PER_EPOCH,
+        # Each stage draws its own batches.
+        seed=SEED + number - 1,
+        min_area=stage.min_area,
+    )
+    trainer.fit(
+        batches,
+        validation_data=validation,
+        epochs=stage.epochs,
+        callbacks=[
+            keras.callbacks.BackupAndRestore(str(work_dir / f"backup{number}")),
+            _ResumeBatches(batches),
+            keras.callbacks.CSVLogger(str(work_dir / f"log{number}.csv"), append=True),
+        ],
+        shuffle=False,  # the batches are random already, and repeatable
+        verbose=2,
+    )
+    # The averaged weights are better than the last ones.
+    trainer.optimizer.finalize_variable_values(trainer.trainable_variables)
+    trainer.sam.save_weights(finished)
+
+
+def _held_out_batches(held_out: SceneCache, sam: SAM, stage: Stage) -> SceneBatches:
+    return SceneBatches(
+        held_out,
+        size=sam.image_encoder.img_size,
+        batch_size=BATCH_SIZE,
+        prompts=PROMPTS,
+        steps=VALIDATION_STEPS,
+        seed=HELD_OUT_SEED,
+        augment=False,
+        min_area=stage.min_area,
+    )
 
 
 def ignore_mask_prompts(sam: SAM) -> None:
@@ -149,27 +213,14 @@ def ignore_mask_prompts(sam: SAM) -> None:
     last.bias.assign(sam.prompt_encoder.no_mask_embed[0])
 
 
-def _batches(cache: SceneCache, sam: SAM, *, steps: int, seed: int, augment: bool) -> SceneBatches:
-    return SceneBatches(
-        cache,
-        size=sam.image_encoder.img_size,
-        batch_size=BATCH_SIZE,
-        prompts=PROMPTS,
-        steps=steps,
-        seed=seed,
-        augment=augment,
-    )
-
-
 def main() -> None:
     """Read the command line and train."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("work_dir", type=Path)
-    parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--processes", type=int, default=2)
     arguments = parser.parse_args()
     arguments.work_dir.mkdir(parents=True, exist_ok=True)
-    path = train_tiny(arguments.work_dir, epochs=arguments.epochs, processes=arguments.processes)
+    path = train_tiny(arguments.work_dir, processes=arguments.processes)
     print(json.dumps({"weights": str(path), "bytes": path.stat().st_size}))
 
 

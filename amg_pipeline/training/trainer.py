@@ -17,7 +17,7 @@ from amg_pipeline.training.losses import (
     mask_ious,
     weighted_mean,
 )
-from amg_pipeline.training.prompts import sample_prompts
+from amg_pipeline.training.prompts import drop_small_masks, sample_prompts
 from amg_pipeline.training.scene_cache import SceneCache
 
 _FOCAL_WEIGHT = 10.0
@@ -149,6 +149,7 @@ class SceneBatches(keras.utils.PyDataset):
         steps: Batches of an epoch.
         seed: Decides everything drawn.
         augment: Whether scenes are cropped, mirrored, turned and recoloured.
+        min_area: Masks of a smaller share of the image are no targets.
 
     Attributes:
         epoch: Which epoch's batches are given next.
@@ -164,6 +165,7 @@ class SceneBatches(keras.utils.PyDataset):
         steps: int,
         seed: int,
         augment: bool = True,
+        min_area: float = 0.0,
     ) -> None:
         super().__init__()
         self._cache = cache
@@ -173,6 +175,7 @@ class SceneBatches(keras.utils.PyDataset):
         self._steps = steps
         self._seed = seed
         self._augment = augment
+        self._min_area = min_area
         self.epoch = 0
 
     def __len__(self) -> int:
@@ -184,6 +187,7 @@ class SceneBatches(keras.utils.PyDataset):
         images, label_maps, prompts = [], [], []
         for i in chosen:
             image, labels = self._view(rng, self._cache.images[i], self._cache.label_maps[i])
+            labels = drop_small_masks(labels, self._min_area)
             images.append(image)
             label_maps.append(labels)
             prompts.append(sample_prompts(rng, labels, self._prompts))
