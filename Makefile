@@ -16,6 +16,7 @@ PIP_FLAGS := --quiet --disable-pip-version-check --no-compile
 DEMO_OUT ?= amg-demo
 PYTEST_ARGS ?=
 PARITY_ARGS ?=
+BACKENDS_ARGS ?=
 
 # Models run on the CPU in these targets, whatever the machine has.
 export CUDA_VISIBLE_DEVICES := -1
@@ -71,10 +72,10 @@ $(PARITY_VENV)/.installed: $(PINS) requirements/parity.txt
 	@touch $@
 
 parity: $(PARITY_VENV)/.installed ## Compare with the reference implementation, print the table
-	$(PARITY_VENV)/bin/python benchmarks/parity.py $(PARITY_ARGS)
+	$(PARITY_VENV)/bin/python -m benchmarks.parity $(PARITY_ARGS)
 
 backends: $(PARITY_VENV)/.installed ## Compare the JAX and PyTorch backends with TensorFlow
-	$(PARITY_VENV)/bin/python benchmarks/backends.py
+	$(PARITY_VENV)/bin/python -m benchmarks.backends $(BACKENDS_ARGS)
 
 clean: ## Remove environments, caches and the demo's output
 	rm -rf .venv .venv-* .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage htmlcov amg-demo

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from amg_pipeline.errors import ShardError, StorageError
+from amg_pipeline.errors import ShardError, StorageError, TransientStorageError
 from amg_pipeline.planning import Plan
 from amg_pipeline.records import ImageResult, Shard, ShardReport
 from amg_pipeline.shard_runner import MaskGenerator, ShardRunner, make_mask_generator
@@ -114,6 +114,8 @@ def _run_with_attempts(
             report_once.begin_attempt()
         try:
             return runner.run(shard, is_last_attempt=attempt == MAX_ATTEMPTS, on_image=report_once)
+        except TransientStorageError as error:
+            _record_attempt(plan, shard, error)
         except StorageError:
             # The output is full, forbidden or gone: no other shard would fare better.
             raise

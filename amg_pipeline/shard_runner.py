@@ -7,10 +7,11 @@ pass (throttling, memory) fails the attempt, unless the caller says that it is t
 
 from __future__ import annotations
 
+import logging
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +32,9 @@ from amg_pipeline.storage.images import load_image
 from amg_pipeline.storage.mask_table import TableMetadata, encode_table
 from amg_pipeline.storage.run_directory import RunDirectory
 from amg_pipeline.storage.stored_plan import StoredPlan
-from amg_pipeline.telemetry import StageTimer
+from amg_pipeline.telemetry import StageTimer, log_event
+
+_LOGGER = logging.getLogger(__name__)
 
 #: From uint8 `(height, width, 3)` RGB to the masks of an image.
 MaskGenerator = Callable[[NDArray[np.uint8]], tuple[MaskRecord, ...]]
@@ -106,6 +109,7 @@ class ShardRunner:
             results.append(result)
             if on_image is not None:
                 on_image(result)
+        _refuse_broken_model(results)
         with timer.stage("encode_table"):
             data = encode_table(results, self._metadata)
         with timer.stage("commit"):
@@ -141,8 +145,11 @@ class ShardRunner:
         except ImageError as error:
             return _Loaded(ref, failure=_failure(ref, error.status, error))
         except ConfigError as error:
-            # A manifest may name a scheme that this machine cannot read.
-            return _Loaded(ref, failure=_failure(ref, "fetch_error", error))
+            # A manifest may name a scheme that this machine cannot read. The error's own text holds
+            # the address.
+            failure = _failure(ref, "fetch_error", error)
+            message = "The address's scheme must be one that can be read. Received: another one"
+            return _Loaded(ref, failure=replace(failure, error_message=message))
         except TransientStorageError as error:
             if is_last_attempt:
                 return _Loaded(ref, failure=_failure(ref, "fetch_error", error))
@@ -163,9 +170,12 @@ class ShardRunner:
             with timer.stage("generate"):
                 masks = self._generate(pixels)
         except Exception as error:
-            if not _is_memory_fault(error):
+            if _is_memory_fault(error):
+                return _out_of_memory(loaded.ref, error, is_last_attempt, size=pixels.shape[:2])
+            if not is_last_attempt:
                 raise
-            return _out_of_memory(loaded.ref, error, is_last_attempt, size=pixels.shape[:2])
+            # One image that the model fails on must not cost the others of its shard their rows.
+            return _model_failure(loaded.ref, error, size=pixels.shape[:2])
         return ImageResult(
             loaded.ref, "ok", width=pixels.shape[1], height=pixels.shape[0], masks=masks
         )
@@ -253,6 +263,28 @@ def _out_of_memory(
         error_type=MemoryError.__name__,
         error_message=_MEMORY_MESSAGE,
     )
+
+
+def _model_failure(ref: ImageRef, error: Exception, *, size: tuple[int, int]) -> ImageResult:
+    log_event(
+        _LOGGER, logging.ERROR, "the model failed on an image", cause=error, image_id=ref.image_id
+    )
+    return ImageResult(
+        ref,
+        "crash",
+        width=size[1],
+        height=size[0],
+        error_type=type(error).__name__,
+        # The error's own text may hold addresses and figures of the moment; the log has it.
+        error_message="The model must come through every image. Received: an exception",
+    )
+
+
+def _refuse_broken_model(results: list[ImageResult]) -> None:
+    """Fail the attempt if the model came through no image: it is not the images' fault then."""
+    statuses = {result.status for result in results}
+    if "crash" in statuses and "ok" not in statuses:
+        raise ShardError("The model must come through some image of a shard. Received: none of it")
 
 
 def _report(

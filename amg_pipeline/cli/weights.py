@@ -25,11 +25,12 @@ def list_weights() -> None:
     for variant in VARIANTS:
         official = OFFICIAL_WEIGHTS.get(variant)
         if official is not None:
-            click.echo(f"{variant}  {official.size_bytes / 2**20:6.0f} MiB  {official.url}")
+            place = f"{official.size_bytes / 2**20:.0f} MiB at {official.url}"
         elif packaged_weights(variant):
-            click.echo(f"{variant}  in the package")
+            place = "in the package"
         else:
-            click.echo(f"{variant}   no weights")
+            place = "no weights"
+        click.echo(f"{variant:6} {place}")
 
 
 @weights.command("inspect")

@@ -417,15 +417,13 @@ def _matching_batch(sparse: Any, embeddings: Any) -> Any:
 def _size_pair(size: Any, default: tuple[Any, Any]) -> tuple[Any, Any]:
     if size is None:
         return default
-    if isinstance(size, (tuple, list)):
-        if len(size) != 2:
-            raise ValueError(f"A size must be (height, width). Received: {_describe(size)}")
-        return _as_dimension(size[0]), _as_dimension(size[1])
-    if isinstance(size, np.ndarray):
-        return _size_pair(size.tolist(), default)
-    if tuple(size.shape) != (2,):
+    shape = (len(size),) if isinstance(size, (tuple, list)) else getattr(size, "shape", ())
+    if tuple(shape) != (2,):
         raise ValueError(f"A size must be (height, width). Received: {_describe(size)}")
-    return _as_dimension(size[0]), _as_dimension(size[1])
+    pair = _as_dimension(size[0]), _as_dimension(size[1])
+    if any(isinstance(side, int) and side < 1 for side in pair):
+        raise ValueError(f"A size (height, width) must be positive. Received: {pair}")
+    return pair
 
 
 def _as_dimension(side: Any) -> Any:
@@ -438,7 +436,12 @@ def _as_dimension(side: Any) -> Any:
 
 
 def _is_traced(value: Any) -> bool:
-    return keras.backend.backend() == "tensorflow" and not hasattr(value, "numpy")
+    """Tell a tensor of a TensorFlow graph from one that has its value."""
+    return (
+        keras.backend.backend() == "tensorflow"
+        and keras.ops.is_tensor(value)
+        and not hasattr(value, "numpy")
+    )
 
 
 def _describe(value: Any) -> str:

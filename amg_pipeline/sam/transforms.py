@@ -7,6 +7,9 @@ The resize equals Pillow's 8-bit BILINEAR bit for bit, on every backend: the pub
 were trained with it and its rounding is visible in the masks. Pillow multiplies pixels by 22-bit
 fixed-point weights. Here the weights are split into three digits of 8 bits; products of 8-bit
 numbers summed in float32 are exact, in plain, TF32 and bfloat16 matrix units alike.
+
+Pixels are rounded after each of the two passes, so their order shows in some last bits. It is that
+of the Pillow installed, which the reference and the automatic mask generator resize with.
 """
 
 from __future__ import annotations
@@ -15,9 +18,12 @@ from typing import Any
 
 import keras
 import numpy as np
+import PIL
 from keras import ops
 from numpy.typing import NDArray
 
+#: From 13.0 on, Pillow takes rows first where that saves work (python-pillow/Pillow#9549).
+_MAY_TAKE_ROWS_FIRST = int(PIL.__version__.split(".")[0]) >= 13
 #: Pillow's fixed-point precision: 32 bits less 8 of the pixel and 2 spare.
 _WEIGHT_BITS = 22
 _DIGIT_BITS = 8
@@ -59,14 +65,31 @@ def resize_uint8(images: Any, size: tuple[Any, Any]) -> Any:
     Returns:
         float32 `(B, height, width, C)` with whole levels.
 
-    Source: `ImagingResample` of Pillow: a triangle filter widened when shrinking, columns first,
-    rounded to 8 bits after each pass.
+    Source: `ImagingResample` of Pillow: a triangle filter widened when shrinking, along one axis
+    after the other, rounded to 8 bits after each pass.
     """
     levels = ops.cast(images, "float32")
     if not _is_uint8(images):
         levels = ops.clip(ops.floor(levels + 0.5), 0.0, 255.0)
-    levels = _resample(levels, "ow,bhwc->bhoc", _axis_size(images, 2), size[1])
-    return _resample(levels, "oh,bhwc->bowc", _axis_size(images, 1), size[0])
+    input_size = (_axis_size(images, 1), _axis_size(images, 2))
+    rows_first = _takes_rows_first(input_size, size)
+
+    def resize_rows(x: Any) -> Any:
+        return _resample(x, "oh,bhwc->bowc", input_size[0], size[0])
+
+    def resize_columns(x: Any) -> Any:
+        return _resample(x, "ow,bhwc->bhoc", input_size[1], size[1])
+
+    if isinstance(rows_first, bool):
+        first, second = resize_columns, resize_rows
+        if rows_first:
+            first, second = second, first
+        return second(first(levels))
+    return ops.cond(
+        rows_first,
+        lambda: resize_columns(resize_rows(levels)),
+        lambda: resize_rows(resize_columns(levels)),
+    )
 
 
 def scale_coordinates(
@@ -95,6 +118,19 @@ def pad_to_square(images: Any, img_size: int) -> Any:
     height, width = _axis_size(images, 1), _axis_size(images, 2)
     padded = ops.pad(images, ((0, 0), (0, img_size - height), (0, img_size - width), (0, 0)))
     return ops.reshape(padded, (-1, img_size, img_size, images.shape[-1]))
+
+
+def _takes_rows_first(input_size: tuple[Any, Any], output_size: tuple[Any, Any]) -> Any:
+    """Tell which pass Pillow makes first; a bool, or a scalar tensor for sizes that are tensors."""
+    if not _MAY_TAKE_ROWS_FIRST:
+        return False
+    fewer_rows, fewer_columns = (
+        into - out for into, out in zip(input_size, output_size, strict=True)
+    )
+    saves_work = fewer_rows > 2 * fewer_columns
+    if isinstance(saves_work, bool):
+        return fewer_rows > 0 and saves_work
+    return ops.logical_and(fewer_rows > 0, saves_work)
 
 
 def _resample(levels: Any, equation: str, input_size: Any, output_size: Any) -> Any:

@@ -107,7 +107,7 @@ def test_attention_without_qkv_bias_has_none() -> None:
 
 
 def test_attention_refuses_heads_that_do_not_divide_the_width() -> None:
-    with pytest.raises(ValueError, match="num_heads must divide dim.*dim=10, num_heads=4"):
+    with pytest.raises(ValueError, match=r"num_heads must divide dim.*dim=10, num_heads=4"):
         RelPosAttention(10, 4, (2, 2))
 
 
@@ -117,7 +117,7 @@ def test_windowed_block_sees_only_its_window() -> None:
     randomize(block, seed=0)
     x = grid(6, 6, 6, batch=1)
     changed = x.copy()
-    changed[0, 0, 0] += 1.0
+    changed[0, 0, 0, 0] += 1.0
     difference = as_arrays(block(changed)) - as_arrays(block(x))
     reached = np.abs(difference).max(axis=-1)[0] > 1e-6
     assert reached[:3, :3].all()
@@ -131,7 +131,7 @@ def test_global_block_sees_everything() -> None:
     randomize(block, seed=0)
     x = grid(6, 6, 6, batch=1)
     changed = x.copy()
-    changed[0, 0, 0] += 1.0
+    changed[0, 0, 0, 0] += 1.0
     difference = as_arrays(block(changed)) - as_arrays(block(x))
     assert (np.abs(difference).max(axis=-1) > 1e-6).all()
 

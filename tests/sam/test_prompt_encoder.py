@@ -108,9 +108,7 @@ def test_a_box_becomes_its_two_corners_without_padding(encoder: PromptEncoder, b
 
 def test_several_boxes_become_pairs_of_corners_in_order(encoder: PromptEncoder) -> None:
     sparse, _ = encoder(boxes=BOXES.reshape(1, 2, 4))
-    assert_tokens(
-        encoder, sparse, [[(4.0, 5.0, 2), (30.0, 40.0, 3), (1.0, 2.0, 2), (3.0, 4.0, 3)]]
-    )
+    assert_tokens(encoder, sparse, [[(4.0, 5.0, 2), (30.0, 40.0, 3), (1.0, 2.0, 2), (3.0, 4.0, 3)]])
 
 
 def test_points_come_before_boxes_and_need_no_padding_then(encoder: PromptEncoder) -> None:

@@ -11,6 +11,7 @@ from keras import ops
 from numpy.typing import NDArray
 from PIL import Image
 
+from amg_pipeline.sam import transforms
 from amg_pipeline.sam.transforms import (
     longest_side_size,
     pad_to_square,
@@ -38,6 +39,9 @@ def noise(height: int, width: int, *, batch: int = 1, seed: int = 0) -> NDArray[
 @example(48, 64, 48, 64)  # nothing to do
 @example(48, 64, 48, 32)  # only one pass
 @example(1, 1, 7, 5)
+@example(80, 44, 64, 35)  # a tall image shrunk, where the order of the passes depends on Pillow
+@example(60, 20, 40, 10)  # lost rows are twice the lost columns: where the order of passes changes
+@example(61, 20, 40, 10)
 @settings(max_examples=40)
 def test_resize_uint8_equals_pillow_exactly(
     height: int, width: int, new_height: int, new_width: int
@@ -55,7 +59,8 @@ def test_resize_uint8_equals_pillow_exactly(
         pytest.param((1, 5000), (1, 64), id="very-wide"),
         pytest.param((5000, 1), (64, 1), id="very-tall"),
         pytest.param((300, 451), (681, 1024), id="up-to-1024"),
-        pytest.param((1300, 700), (64, 34), id="down"),
+        pytest.param((1300, 700), (64, 34), id="down-tall"),
+        pytest.param((1300, 300), (64, 15), id="down-very-tall"),
     ],
 )
 def test_resize_uint8_of_extreme_sizes_equals_pillow_exactly(
@@ -64,6 +69,33 @@ def test_resize_uint8_of_extreme_sizes_equals_pillow_exactly(
     image = noise(*size)
     expected = pillow_resize(image[0], new_size)
     np.testing.assert_array_equal(as_arrays(resize_uint8(image, new_size))[0], expected)
+
+
+@pytest.mark.parametrize("may_take_rows_first", [True, False], ids=["pillow-13", "pillow-12"])
+def test_resize_uint8_takes_the_axes_in_pillows_order(
+    may_take_rows_first: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transforms, "_MAY_TAKE_ROWS_FIRST", may_take_rows_first)
+    orders: dict[str, list[tuple[int, int]]] = {"columns": [], "rows": []}
+    for (height, width), (new_height, new_width) in [
+        ((90, 20), (64, 14)),
+        ((90, 76), (64, 50)),
+        ((20, 90), (14, 64)),
+        ((20, 90), (30, 135)),
+    ]:
+        image = noise(height, width)
+        resized = as_arrays(resize_uint8(image, (new_height, new_width)))[0]
+        columns_first = pillow_resize(
+            pillow_resize(image[0], (height, new_width)), (new_height, new_width)
+        )
+        rows_first = pillow_resize(
+            pillow_resize(image[0], (new_height, width)), (new_height, new_width)
+        )
+        assert (columns_first != rows_first).any()
+        order = "columns" if (resized == columns_first).all() else "rows"
+        np.testing.assert_array_equal(resized, columns_first if order == "columns" else rows_first)
+        orders[order].append((height, width))
+    assert orders["rows"] == ([(90, 20)] if may_take_rows_first else [])
 
 
 def test_resize_uint8_treats_the_images_of_a_batch_alike() -> None:
@@ -99,7 +131,8 @@ def test_resize_uint8_in_a_graph_of_open_sizes_equals_pillow_exactly() -> None:
     def resize(images: Any, height: Any, width: Any) -> Any:
         return resize_uint8(images, (height, width))
 
-    for size, new_size in [((30, 40), (48, 64)), ((90, 70), (64, 50)), ((48, 64), (48, 64))]:
+    sizes = [((30, 40), (48, 64)), ((90, 70), (64, 50)), ((48, 64), (48, 64)), ((99, 31), (64, 20))]
+    for size, new_size in sizes:
         image = noise(*size, batch=2)
         resized = resize(image, *new_size).numpy()
         for i in range(2):

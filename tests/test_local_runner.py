@@ -1,0 +1,505 @@
+"""Runs in one process: resume, kills at every step, attempts, and what is recorded at the end."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from amg_pipeline import local_runner
+from amg_pipeline.config import RunConfig
+from amg_pipeline.errors import ShardError, StorageError, TransientStorageError, WeightsError
+from amg_pipeline.local_runner import MAX_ATTEMPTS, RunOutcome, run_locally
+from amg_pipeline.planning import Plan
+from amg_pipeline.records import ImageResult
+from amg_pipeline.storage.local_files import LocalFiles
+from amg_pipeline.storage.mask_table import load_masks
+from amg_pipeline.storage.object_store import ObjectStore
+from amg_pipeline.storage.run_directory import RunDirectory
+from amg_pipeline.storage.tally import RowCounts
+from amg_pipeline.telemetry import ROOT_LOGGER
+from tests.photo_runs import (
+    MaskGenerator,
+    make_threshold_generator,
+    plan_photos,
+    stored_masks,
+    threshold_masks,
+    write_photos,
+)
+from tests.storage.doubles import EAGER, Killed, MortalFiles
+
+Pixels = NDArray[np.uint8]
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _propagate_logs() -> Iterator[None]:
+    """The command line cuts the package's loggers off from the root, where `caplog` listens."""
+    logger = logging.getLogger(ROOT_LOGGER)
+    before = logger.propagate
+    logger.propagate = True
+    yield
+    logger.propagate = before
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    return write_photos(tmp_path / "in", 7)
+
+
+def run(plan: Plan, **options: Any) -> RunOutcome:
+    return run_locally(plan, **{"make_generator": make_threshold_generator, **options})
+
+
+def summary_of(out: Path) -> dict[str, Any]:
+    return dict(json.loads((out / "_amg" / "summary.json").read_bytes()))
+
+
+def refuse_to_load(config: RunConfig) -> NoReturn:
+    raise AssertionError("the model must not be loaded")
+
+
+# A run, and the next one
+
+
+@pytest.mark.parametrize(
+    ("shard_size", "num_shards"),
+    [
+        pytest.param(1, 7, id="one-image-each"),
+        pytest.param(3, 3, id="last-one-short"),
+        pytest.param(7, 1, id="exactly-one"),
+        pytest.param(100, 1, id="larger-than-the-input"),
+    ],
+)
+def test_undisturbed_run(photos: Path, tmp_path: Path, shard_size: int, num_shards: int) -> None:
+    seen: list[str] = []
+    plan = plan_photos(photos, tmp_path / "out", shard_size=shard_size)
+
+    outcome = run(plan, on_image=lambda result: seen.append(result.ref.image_id))
+
+    rows = load_masks(str(tmp_path / "out")).to_table().to_pylist()
+    assert seen == [row["image_id"] for row in rows] == sorted(p.name for p in photos.iterdir())
+    assert len(stored_masks(tmp_path / "out")) == plan.num_shards == num_shards
+    assert outcome.counts == RowCounts({"ok": 7}, 0, sum(row["num_masks"] for row in rows))
+    assert outcome.new_images == 7
+    assert outcome.given_up == ()
+    assert outcome.is_complete
+    assert outcome.is_settled
+    assert outcome.elapsed_seconds > 0
+    assert list(plan.run_directory.verify(plan.stored)) == []
+
+
+def test_summary_says_how_it_went(photos: Path, tmp_path: Path) -> None:
+    plan = plan_photos(photos, tmp_path / "out", shard_size=3)
+
+    outcome = run(plan)
+
+    summary = summary_of(tmp_path / "out")
+    last_run = summary.pop("last_run")
+    assert summary == {
+        "fingerprint": plan.fingerprint,
+        "images": {"ok": 7},
+        "masks": outcome.counts.masks,
+        "unsettled": 0,
+        "shards": 3,
+        "shards_given_up": [],
+    }
+    assert last_run["images"] == 7
+    assert last_run["images_per_second"] > 0
+    assert set(last_run["stage_seconds"]) == {"load", "generate", "encode_table", "commit"}
+    assert (tmp_path / "out" / "_SUCCESS").read_bytes() == b""
+
+
+def test_complete_run_loads_no_model_and_changes_no_mask(photos: Path, tmp_path: Path) -> None:
+    run(plan_photos(photos, tmp_path / "out"))
+    before = stored_masks(tmp_path / "out")
+
+    again = run(plan_photos(photos, tmp_path / "out"), make_generator=refuse_to_load)
+
+    assert stored_masks(tmp_path / "out") == before
+    assert again.new_images == 0
+    assert again.is_settled
+    assert again.counts.images == {"ok": 7}
+    assert summary_of(tmp_path / "out")["last_run"]["images"] == 0
+
+
+def test_resume_does_only_what_is_missing(photos: Path, tmp_path: Path) -> None:
+    run(plan_photos(photos, tmp_path / "out"))
+    before = stored_masks(tmp_path / "out")
+    for key in (sorted(before)[1], sorted(before)[3]):
+        (tmp_path / "out" / key).unlink()
+    kept = {key: (tmp_path / "out" / key).stat().st_mtime_ns for key in sorted(before)[0::2]}
+    seen: list[str] = []
+
+    again = run(
+        plan_photos(photos, tmp_path / "out"),
+        on_image=lambda result: seen.append(result.ref.image_id),
+    )
+
+    assert seen == ["002.png", "003.png", "006.png"]
+    assert again.new_images == 3
+    assert again.counts.images == {"ok": 7}
+    assert stored_masks(tmp_path / "out") == before
+    assert {key: (tmp_path / "out" / key).stat().st_mtime_ns for key in kept} == kept
+
+
+def test_model_is_loaded_once(photos: Path, tmp_path: Path) -> None:
+    loaded: list[RunConfig] = []
+
+    def make_generator(config: RunConfig) -> MaskGenerator:
+        loaded.append(config)
+        return threshold_masks
+
+    plan = plan_photos(photos, tmp_path / "out")
+    run(plan, make_generator=make_generator)
+
+    assert loaded == [plan.config]
+
+
+def test_model_that_cannot_be_loaded_ends_the_run_at_once(photos: Path, tmp_path: Path) -> None:
+    def make_generator(config: RunConfig) -> MaskGenerator:
+        raise WeightsError("broken")
+
+    with pytest.raises(WeightsError):
+        run(plan_photos(photos, tmp_path / "out"), make_generator=make_generator)
+
+    assert not (tmp_path / "out" / "_amg" / "summary.json").exists()
+
+
+# Killed and resumed
+
+
+class FullAround(LocalFiles):
+    """A disk that is full before or after one of the writes, counted as `MortalFiles` does."""
+
+    def __init__(self, root: str, *, kill_at: int) -> None:
+        super().__init__(root)
+        self._left = kill_at
+        self.was_full = False
+
+    def put(self, key: str, data: bytes) -> None:
+        self._step()
+        super().put(key, data)
+        self._step()
+
+    def _step(self) -> None:
+        self._left -= 1
+        if self._left == -1:
+            self.was_full = True
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def disturb(
+    photos: Path, out: Path, monkeypatch: pytest.MonkeyPatch, files: LocalFiles
+) -> BaseException | None:
+    """Run the whole command on a store that fails; give what ended it."""
+    with monkeypatch.context() as patch:
+        directory = RunDirectory(ObjectStore(files, retry=EAGER))
+        patch.setattr(RunDirectory, "open", lambda uri, **_: directory)
+        try:
+            run(plan_photos(photos, out))
+        except (Killed, StorageError) as error:
+            return error
+    return None
+
+
+@pytest.mark.parametrize(
+    ("make_files", "steps"),
+    [
+        # A part of the plan, the plan, four shards with their statistics, summary, success.
+        pytest.param(MortalFiles, 2 * (2 + 2 * 4 + 2), id="killed"),
+        # The same without the plan, which is not put but created.
+        pytest.param(FullAround, 2 * (1 + 2 * 4 + 2), id="disk-full"),
+    ],
+)
+def test_disturbed_at_any_write_and_resumed_gives_the_same_bytes(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_files: Any, steps: int
+) -> None:
+    run(plan_photos(photos, tmp_path / "undisturbed"))
+    expected = stored_masks(tmp_path / "undisturbed")
+    assert len(expected) == 4
+    ended = []
+    for step in range(steps + 1):
+        out = tmp_path / f"disturbed-{step}"
+        error = disturb(photos, out, monkeypatch, make_files(str(out), kill_at=step))
+        ended.append(error is not None)
+        assert stored_masks(out).items() <= expected.items(), f"step {step}"
+
+        outcome = run(plan_photos(photos, out))
+
+        assert stored_masks(out) == expected, f"step {step}"
+        assert outcome.is_settled
+        assert (out / "_SUCCESS").exists()
+        assert summary_of(out)["images"] == {"ok": 7}
+    # The last one was beyond the last step; statistics that cannot be written disturb nobody.
+    unnoticed = 0 if make_files is MortalFiles else 2 * 4
+    assert ended[-1] is False
+    assert sum(ended) == steps - unnoticed
+
+
+_KILLS_ITSELF = """
+import os, signal, sys
+sys.path.insert(0, sys.argv[1])
+from amg_pipeline.local_runner import run_locally
+from tests.photo_runs import plan_photos, threshold_masks
+
+left = int(sys.argv[4])
+
+def generate(pixels):
+    global left
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    left -= 1
+    return threshold_masks(pixels)
+
+run_locally(plan_photos(sys.argv[2], sys.argv[3]), make_generator=lambda config: generate)
+"""
+
+
+def test_process_killed_at_a_random_image_and_resumed_gives_the_same_bytes(
+    photos: Path, tmp_path: Path
+) -> None:
+    run(plan_photos(photos, tmp_path / "undisturbed"))
+    expected = stored_masks(tmp_path / "undisturbed")
+    done_before = random.Random(7).randrange(1, 6)
+    arguments = [str(ROOT), str(photos), str(tmp_path / "out"), str(done_before)]
+
+    killed = subprocess.run(
+        [sys.executable, "-c", _KILLS_ITSELF, *arguments], capture_output=True, timeout=120
+    )
+
+    assert killed.returncode == -9, killed.stderr
+    assert len(stored_masks(tmp_path / "out")) == done_before // 2
+    assert not (tmp_path / "out" / "_SUCCESS").exists()
+    seen: list[ImageResult] = []
+    run(plan_photos(photos, tmp_path / "out"), on_image=seen.append)
+    assert stored_masks(tmp_path / "out") == expected
+    assert len(seen) == 7 - done_before // 2 * 2
+
+
+def test_interrupt_is_not_an_attempt(photos: Path, tmp_path: Path) -> None:
+    plan = plan_photos(photos, tmp_path / "out")
+
+    def interrupt(result: ImageResult) -> None:
+        if result.ref.image_id == "002.png":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(plan, on_image=interrupt)
+
+    assert plan.run_directory.committed(plan.stored) == {0}
+    assert plan.run_directory.read_attempts(1) == {}
+    assert not (tmp_path / "out" / "_SUCCESS").exists()
+
+
+# Attempts
+
+
+class FlakyGenerator:
+    """Fails at one image for the first so many times."""
+
+    def __init__(self, error: Exception, *, at: Pixels, times: int) -> None:
+        self._error = error
+        self._at = at
+        self._left = times
+        self.calls = 0
+
+    def __call__(self, pixels: Pixels) -> Any:
+        self.calls += 1
+        if self._left and np.array_equal(pixels, self._at):
+            self._left -= 1
+            raise self._error
+        return threshold_masks(pixels)
+
+
+def flaky(photos: Path, error: Exception, *, times: int) -> FlakyGenerator:
+    """Fail at the second image of the second shard of two."""
+    with Image.open(photos / "003.png") as photo:
+        return FlakyGenerator(error, at=np.asarray(photo), times=times)
+
+
+def broken_at_shard_1(photos: Path, error: Exception) -> MaskGenerator:
+    """Fail at both images of the second shard, always."""
+    generate: MaskGenerator = threshold_masks
+    for name in ("002.png", "003.png"):
+        with Image.open(photos / name) as photo:
+            generate = _failing_at(generate, np.asarray(photo), error)
+    return generate
+
+
+def _failing_at(generate: MaskGenerator, at: Pixels, error: Exception) -> MaskGenerator:
+    def fail(pixels: Pixels) -> Any:
+        if np.array_equal(pixels, at):
+            raise error
+        return generate(pixels)
+
+    return fail
+
+
+def test_fault_that_passes_costs_an_attempt(
+    photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    generate = flaky(photos, MemoryError("full"), times=2)
+    plan = plan_photos(photos, tmp_path / "out")
+    seen: list[str] = []
+
+    outcome = run(
+        plan,
+        make_generator=lambda config: generate,
+        on_image=lambda result: seen.append(result.ref.image_id),
+    )
+
+    assert outcome.is_settled
+    assert outcome.counts.images == {"ok": 7}
+    # Each image is reported once, although one shard was tried three times.
+    assert seen == [f"{number:03d}.png" for number in range(7)]
+    assert generate.calls == 7 + 2 * 2
+    attempts = plan.run_directory.read_attempts(1)
+    assert list(attempts) == [1, 2]
+    assert attempts[1]["error_type"] == "ShardError"
+    assert "'003.png'" in attempts[1]["error_message"]
+    assert [record.getMessage().partition(":")[0] for record in caplog.records] == [
+        "an attempt at shard 1 failed"
+    ] * 2
+    assert not any(record.exc_info for record in caplog.records)
+    assert (tmp_path / "out" / "_SUCCESS").exists()
+
+
+def test_fault_that_stays_becomes_a_row_of_the_last_attempt(photos: Path, tmp_path: Path) -> None:
+    generate = flaky(photos, MemoryError("full"), times=MAX_ATTEMPTS)
+
+    outcome = run(plan_photos(photos, tmp_path / "out"), make_generator=lambda config: generate)
+
+    assert outcome.is_complete
+    assert not outcome.is_settled
+    assert outcome.counts.images == {"ok": 6, "out_of_memory": 1}
+    assert summary_of(tmp_path / "out")["unsettled"] == 1
+    # Every shard is committed: the run is over, though not all is well.
+    assert (tmp_path / "out" / "_SUCCESS").exists()
+
+
+def test_fault_of_one_image_costs_only_its_row(photos: Path, tmp_path: Path) -> None:
+    generate = flaky(photos, ValueError("a bug"), times=100)
+
+    outcome = run(plan_photos(photos, tmp_path / "out"), make_generator=lambda config: generate)
+
+    assert outcome.is_complete
+    assert not outcome.is_settled
+    assert outcome.counts.images == {"ok": 6, "crash": 1}
+
+
+def test_commit_that_is_throttled_costs_an_attempt(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = RunDirectory.commit_shard
+    faults = iter([TransientStorageError("slow down")])
+
+    def throttled(*arguments: Any) -> str:
+        for fault in faults:
+            raise fault
+        return commit(*arguments)
+
+    monkeypatch.setattr(RunDirectory, "commit_shard", throttled)
+
+    outcome = run(plan_photos(photos, tmp_path / "out"))
+
+    assert outcome.is_settled
+    assert len(RunDirectory.open(str(tmp_path / "out")).read_attempts(0)) == 1
+
+
+def test_shard_is_given_up_and_the_others_are_committed(
+    photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    generate = broken_at_shard_1(photos, ValueError("a bug"))
+    plan = plan_photos(photos, tmp_path / "out")
+
+    outcome = run(plan, make_generator=lambda config: generate)
+
+    assert outcome.given_up == (1,)
+    assert not outcome.is_complete
+    assert not outcome.is_settled
+    assert outcome.new_images == 5
+    assert plan.run_directory.committed(plan.stored) == {0, 2, 3}
+    assert summary_of(tmp_path / "out")["shards_given_up"] == [1]
+    assert not (tmp_path / "out" / "_SUCCESS").exists()
+    attempts = plan.run_directory.read_attempts(1)
+    assert list(attempts) == list(range(1, MAX_ATTEMPTS + 1))
+    types = [attempt["error_type"] for attempt in attempts.values()]
+    assert types == ["ValueError"] * (MAX_ATTEMPTS - 1) + ["ShardError"]
+    # A fault of the program shows where it is: twice for the attempt, then for both images.
+    assert sum(bool(record.exc_info) for record in caplog.records) == MAX_ATTEMPTS + 1
+
+
+def test_next_run_tries_a_given_up_shard_again(photos: Path, tmp_path: Path) -> None:
+    plan = plan_photos(photos, tmp_path / "out")
+    run(plan, make_generator=lambda config: broken_at_shard_1(photos, ValueError("a bug")))
+
+    again = run(plan_photos(photos, tmp_path / "out"))
+
+    run(plan_photos(photos, tmp_path / "undisturbed"))
+    assert again.is_settled
+    assert again.new_images == 2
+    assert stored_masks(tmp_path / "out") == stored_masks(tmp_path / "undisturbed")
+    assert (tmp_path / "out" / "_SUCCESS").exists()
+    assert len(plan.run_directory.read_attempts(1)) == MAX_ATTEMPTS
+
+
+def test_attempts_of_several_runs_are_all_kept(photos: Path, tmp_path: Path) -> None:
+    for _ in range(2):
+        run(
+            plan_photos(photos, tmp_path / "out"),
+            make_generator=lambda config: broken_at_shard_1(photos, ShardError("no")),
+        )
+
+    directory = RunDirectory.open(str(tmp_path / "out"))
+    assert list(directory.read_attempts(1)) == list(range(1, 2 * MAX_ATTEMPTS + 1))
+
+
+def test_storage_error_ends_the_run_without_an_attempt(photos: Path, tmp_path: Path) -> None:
+    plan = plan_photos(photos, tmp_path / "out")
+
+    def fail(result: ImageResult) -> None:
+        raise StorageError("gone")
+
+    with pytest.raises(StorageError, match="gone"):
+        run(plan, on_image=fail)
+
+    assert plan.run_directory.read_attempts(0) == {}
+    assert plan.run_directory.committed(plan.stored) == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("given_up", "unsettled", "expected"),
+    [((), 0, (True, True)), ((), 1, (True, False)), ((3,), 0, (False, False))],
+)
+def test_outcome(given_up: tuple[int, ...], unsettled: int, expected: tuple[bool, bool]) -> None:
+    outcome = RunOutcome(
+        counts=RowCounts({"ok": 1}, unsettled, 0),
+        given_up=given_up,
+        elapsed_seconds=0.0,
+        new_images=0,
+    )
+
+    assert (outcome.is_complete, outcome.is_settled) == expected
+
+
+def test_rate_of_a_run_without_time_is_zero(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local_runner.time, "perf_counter", lambda: 5.0)
+
+    run(plan_photos(photos, tmp_path / "out"))
+
+    assert summary_of(tmp_path / "out")["last_run"]["images_per_second"] == 0
