@@ -63,8 +63,8 @@ class ModelSettings(_Section):
 class AmgSettings(_Section):
     """The reference's automatic mask generation settings, and what its users ask for.
 
-    Names, meaning and defaults are those of `SamAutomaticMaskGenerator`; the settings after
-    `output_mode` in the list below are ours and off by default.
+    Names, meaning and defaults are those of `SamAutomaticMaskGenerator`; the settings from
+    `min_area` on are ours and off by default.
     """
 
     #: Points along one side of the square grid; None when `point_grids` are given.

@@ -17,14 +17,12 @@ from amg_pipeline.records import MaskBatch
 
 
 class ScoredPrompts(Protocol):
-    """A batch of prompts after the decoder's token part, before any mask is made.
-
-    Attributes:
-        predicted_iou: The model's estimate for each of a prompt's outputs, float32 `(P, 3)`.
-    """
+    """A batch of prompts after the decoder's token part, before any mask is made."""
 
     @property
-    def predicted_iou(self) -> NDArray[np.float32]: ...
+    def predicted_iou(self) -> NDArray[np.float32]:
+        """The model's estimate of the IoU of each prompt's outputs, float32 `(P, 3)`."""
+        ...
 
 
 Embedding = TypeVar("Embedding")

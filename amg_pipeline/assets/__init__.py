@@ -9,6 +9,8 @@ _FOLDER = Path(__file__).parent
 #: Sample photos; `LICENSES.md` beside them says where each is from.
 PHOTOS_FOLDER = _FOLDER / "photos"
 
+_WEIGHTS_FILES = {"tiny": "tiny.safetensors"}
+
 
 def packaged_weights(variant: str) -> str | None:
     """Give the path of a variant's packaged weights, or None if it has none.
@@ -16,5 +18,5 @@ def packaged_weights(variant: str) -> str | None:
     Args:
         variant: A name of `amg_pipeline.config.VARIANTS`.
     """
-    path = _FOLDER / f"{variant}.safetensors"
-    return str(path) if path.is_file() else None
+    name = _WEIGHTS_FILES.get(variant)
+    return None if name is None else str(_FOLDER / name)

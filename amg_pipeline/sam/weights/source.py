@@ -57,9 +57,8 @@ def packaged(variant: str) -> str:
     path = packaged_weights(variant)
     if path is None:
         raise ConfigError(
-            "Only 'tiny' comes with weights; give --weights with the path or URI of a checkpoint "
-            f"(amg weights fetch {variant} downloads the official one). Received: {variant!r} "
-            "without weights"
+            f"Weights of {variant} must be given, as the path or URI of a checkpoint; "
+            f"amg weights fetch {variant} downloads the official one. Received: none"
         )
     return str(path)
 

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from keras import ops
+
+from amg_pipeline.training.calibration import calibrate_logits
+from amg_pipeline.training.trainer import SAMTrainer
+from tests.sam.small_sam import IMG_SIZE, as_arrays, make_sam
+
+
+@pytest.fixture
+def trainer() -> SAMTrainer:
+    return SAMTrainer(make_sam())
+
+
+def batch() -> tuple[dict[str, Any], dict[str, Any]]:
+    rng = np.random.default_rng(0)
+    inputs = {
+        "image": rng.uniform(0, 255, (1, IMG_SIZE, IMG_SIZE, 3)).astype(np.float32),
+        "coords": rng.uniform(0, IMG_SIZE, (1, 4, 2, 2)).astype(np.float32),
+        "labels": np.tile(np.array([1, -1], np.int32), (1, 4, 1)),
+    }
+    return inputs, {
+        "label_maps": np.ones((1, 3, IMG_SIZE, IMG_SIZE), np.uint8),
+        "target_ids": np.ones((1, 4, 3), np.uint8),
+    }
+
+
+def logits_of(trainer: SAMTrainer) -> Any:
+    inputs = {key: ops.convert_to_tensor(value) for key, value in batch()[0].items()}
+    return as_arrays(trainer(inputs))["logits"]
+
+
+def median_stability(logits: Any, good: Any) -> float:
+    chosen = logits[:, 1:].reshape(12, -1)[good]
+    return float(np.median((chosen > 1.0).sum(1) / np.maximum((chosen > -1.0).sum(1), 1)))
+
+
+def test_calibration_multiplies_all_logits_until_good_masks_are_stable(trainer: SAMTrainer) -> None:
+    before = logits_of(trainer)
+    factor = calibrate_logits(trainer, [batch()], target_stability=0.9, min_iou=0.4)
+    after = logits_of(trainer)
+    assert 1.0 < factor <= 32.0
+    np.testing.assert_allclose(after, factor * before, rtol=1e-3, atol=1e-3)
+    # The target is the whole image, so a mask's IoU is the share that it covers.
+    good = (before[:, 1:].reshape(12, -1) > 0).mean(axis=1) >= 0.4
+    assert good.any()
+    assert median_stability(before, good) < 0.9 <= median_stability(after, good) + 1e-3
+
+
+def test_calibration_takes_the_least_factor_that_is_enough(trainer: SAMTrainer) -> None:
+    before = logits_of(trainer)
+    good = (before[:, 1:].reshape(12, -1) > 0).mean(axis=1) >= 0.4
+    factor = calibrate_logits(trainer, [batch()], target_stability=0.9, min_iou=0.4)
+    one_less = factor / 32 ** (1 / 40)
+    assert median_stability(before * one_less, good) < 0.9
+
+
+def test_calibration_of_sharp_logits_changes_nothing(trainer: SAMTrainer) -> None:
+    before = logits_of(trainer)
+    assert calibrate_logits(trainer, [batch()], target_stability=0.0, min_iou=0.4) == 1.0
+    np.testing.assert_array_equal(logits_of(trainer), before)
+
+
+def test_calibration_without_a_good_mask_changes_nothing(trainer: SAMTrainer) -> None:
+    before = logits_of(trainer)
+    assert calibrate_logits(trainer, [batch()], min_iou=1.1) == 1.0
+    np.testing.assert_array_equal(logits_of(trainer), before)
+
+
+def test_calibration_that_cannot_succeed_takes_the_largest_factor(trainer: SAMTrainer) -> None:
+    factor = calibrate_logits(trainer, [batch()], target_stability=1.1, min_iou=0.4)
+    assert factor == pytest.approx(32.0)
