@@ -21,6 +21,8 @@ from pydantic import (
     NonNegativeInt,
     PositiveInt,
     ValidationError,
+    ValidationInfo,
+    field_validator,
     model_validator,
 )
 
@@ -33,7 +35,7 @@ Variant = Literal["tiny", "vit_b", "vit_l", "vit_h"]
 VARIANTS: tuple[str, ...] = get_args(Variant)
 Backend = Literal["tensorflow", "jax", "torch"]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-PointGrid = tuple[tuple[Fraction, Fraction], ...]
+PointGrid = Annotated[tuple[tuple[Fraction, Fraction], ...], Field(min_length=1)]
 
 #: YAML's reader lets a malformed date through as ValueError.
 _YAML_FAULTS = (yaml.YAMLError, ValueError)
@@ -43,6 +45,15 @@ _Model = TypeVar("_Model", bound=BaseModel)
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_switch_as_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Pydantic takes true for 1, and YAML takes `yes` and `on` for true."""
+        is_switch = cls.model_fields[info.field_name or ""].annotation is bool
+        if isinstance(value, bool) and not is_switch:
+            raise ValueError(f"must be another value than true or false, received {value}")
+        return value
 
 
 class ModelSettings(_Section):
@@ -114,6 +125,8 @@ class AmgSettings(_Section):
                 f"point_grids must hold crop_n_layers + 1 = {self.crop_n_layers + 1} grids, "
                 f"received {len(self.point_grids)}"
             )
+        if self.points_per_side is not None:
+            self._check_layers(self.points_per_side)
         if self.max_area is not None and self.max_area < self.min_area:
             raise ValueError(
                 f"max_area must be at least min_area ({self.min_area}), received {self.max_area}"
@@ -122,6 +135,18 @@ class AmgSettings(_Section):
         if roi is not None and (roi[2] <= roi[0] or roi[3] <= roi[1]):
             raise ValueError(f"region_of_interest must be XYXY with x1 > x0 and y1 > y0, got {roi}")
         return self
+
+    def _check_layers(self, points_per_side: int) -> None:
+        """Refuse what the reference divides by zero for."""
+        for layer in range(self.crop_n_layers + 1):
+            factor = self.crop_n_points_downscale_factor**layer
+            if points_per_side // factor == 0:
+                raise ValueError(
+                    f"every crop layer must have at least one point per side, received "
+                    f"points_per_side={points_per_side}, which is 0 in crop layer {layer} after "
+                    f"division by crop_n_points_downscale_factor ** {layer} = {factor}; raise "
+                    "points_per_side, or lower crop_n_layers or the factor"
+                )
 
 
 class ImageSettings(_Section):
@@ -176,7 +201,7 @@ class RunConfig(_Section):
 #: What differs from the reference's defaults, by model variant.
 _AMG_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     # The packaged model scores itself lower and has softer edges than the published ones.
-    "tiny": {"pred_iou_thresh": 0.5, "stability_score_thresh": 0.6},
+    "tiny": {"pred_iou_thresh": 0.25, "stability_score_thresh": 0.7},
 }
 
 #: Named settings, chosen by `settings: NAME` in the amg section; single keys still win over them.
@@ -304,7 +329,19 @@ def _parse_override(override: str) -> tuple[str, str, Any]:
     try:
         return section, key, yaml.safe_load(text)
     except _YAML_FAULTS as error:
-        raise ConfigError(f"The value of {name} must be valid YAML. Received: {text!r}") from error
+        raise ConfigError(
+            f"The value of {name} must be valid YAML. Received: {text!r}{_quoting(name, text)}"
+        ) from error
+
+
+def _quoting(name: str, text: str) -> str:
+    """Say how to write a text that begins with one of YAML's signs, as globs do."""
+    if not text.lstrip().startswith(("*", "&", "!", "%", "@", "`")):
+        return ""
+    option = name.strip().removeprefix("images.")
+    if option in {"include", "exclude"}:
+        return f"; quote it for YAML, as in '{name}=[\"{text.strip()}\"]', or use --{option}"
+    return f"; quote it for YAML, as in '{name}=\"{text.strip()}\"'"
 
 
 def _with_amg_defaults(variant: object, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -91,6 +91,9 @@ def test_settings_are_frozen() -> None:
         (["amg.=1"], "An override must look like section.key=value"),
         (["amg.min_area=[1"], "The value of amg.min_area must be valid YAML. Received: '[1'"),
         (["images.input=2020-99-99"], "The value of images.input must be valid YAML"),
+        (["images.include=*.jpg"], "must be valid YAML. Received: '*.jpg'; quote it for YAML, as "
+         "in 'images.include=[\"*.jpg\"]', or use --include"),
+        (["images.input=*.jpg"], "quote it for YAML, as in 'images.input=\"*.jpg\"'"),
         # Choices.
         (["model.variant=vit_x"], "model.variant: Input should be 'tiny', 'vit_b', 'vit_l' or "
          "'vit_h'. Received: 'vit_x'"),
@@ -113,6 +116,10 @@ def test_settings_are_frozen() -> None:
         (["amg.max_area_fraction=0"], "greater than 0"),
         (["amg.max_area_fraction=1.1"], "less than or equal to 1"),
         (["amg.points_per_side=0"], "greater than 0"),
+        (["amg.points_per_side=true"], "amg.points_per_side: must be another value than true or"),
+        (["amg.pred_iou_thresh=yes"], "true or false, received True"),
+        (["workers.workers=on"], "true or false, received True"),
+        (["images.exif_orientation=2"], "valid boolean"),
         (["amg.points_per_batch=0"], "greater than 0"),
         (["amg.crop_n_layers=-1"], "greater than or equal to 0"),
         (["amg.crop_n_layers=7"], "less than or equal to 6"),
@@ -139,6 +146,10 @@ def test_settings_are_frozen() -> None:
          "should be less than or equal to 1"),
         (["amg.point_grids=[[[0, 1]]]", "amg.points_per_side=null", "amg.crop_n_layers=1"],
          "point_grids must hold crop_n_layers + 1 = 2 grids, received 1"),
+        (["amg.points_per_side=null", "amg.crop_n_layers=1", "amg.point_grids=[[[0, 1]], []]"],
+         "amg.point_grids.1: Tuple should have at least 1 item"),
+        (["amg.points_per_side=4", "amg.crop_n_layers=3", "amg.crop_n_points_downscale_factor=2"],
+         "points_per_side=4, which is 0 in crop layer 3"),
         (["amg.min_area=9", "amg.max_area=8"], "max_area must be at least min_area (9)"),
         (["amg.region_of_interest=[0, 0, 0, 5]"], "region_of_interest must be XYXY with x1 > x0"),
         (["amg.region_of_interest=[0, 5, 5, 5]"], "region_of_interest must be XYXY with x1 > x0"),
@@ -183,11 +194,25 @@ def test_faulty_document_is_refused(document: str, message: str) -> None:
         pytest.param(["amg.min_area=9", "amg.max_area=9"], id="equal-areas"),
         pytest.param(["amg.points_per_side=null", "amg.point_grids=[[[0, 1]]]"], id="one-grid"),
         pytest.param(
-            ["amg.points_per_side=null", "amg.crop_n_layers=1", "amg.point_grids=[[[0, 1]], []]"],
+            [
+                "amg.points_per_side=null",
+                "amg.crop_n_layers=1",
+                "amg.point_grids=[[[0, 1]], [[1, 0]]]",
+            ],
             id="a-grid-per-layer",
         ),
         pytest.param(["amg.region_of_interest=[-5, 0, 0.5, 1]"], id="region-beyond-the-image"),
         pytest.param(["workers.gpus_per_worker=0"], id="no-gpu"),
+        pytest.param(["images.exif_orientation=no"], id="switch"),
+        pytest.param(['images.include=["*.jpg"]'], id="quoted-glob"),
+        pytest.param(
+            [
+                "amg.points_per_side=9",
+                "amg.crop_n_layers=3",
+                "amg.crop_n_points_downscale_factor=2",
+            ],
+            id="one-point-in-the-last-layer",
+        ),
     ],
 )
 def test_edge_of_the_range_is_accepted(overrides: list[str]) -> None:

@@ -7,8 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from amg_pipeline.sam.presets import PRESETS
+from amg_pipeline.sam.weights.architecture import expected_shapes, of_preset
+from amg_pipeline.sam.weights.safetensors_file import write_safetensors
+from amg_pipeline.sam.weights.tensors import SourceTensor
 from tests.photo_runs import plan_photos, write_photos
 
 ROOT = Path(__file__).parents[1]
@@ -34,6 +39,17 @@ def photos(tmp_path: Path) -> Path:
     return write_photos(tmp_path / "in", 2)
 
 
+def write_zeros(path: Path) -> Path:
+    """Write weights of the packaged model's shapes."""
+    tensors = {
+        name: SourceTensor(name, shape, "float32", lambda shape=shape: np.zeros(shape, np.float32))
+        for name, shape in expected_shapes(of_preset(PRESETS["tiny"])).items()
+    }
+    with path.open("wb") as file:
+        write_safetensors(file, tensors, dtype="float32", metadata={})
+    return path
+
+
 def test_import_of_the_package_loads_no_model() -> None:
     loaded = loaded_by("import amg_pipeline")
 
@@ -48,8 +64,7 @@ def test_use_of_a_model_would_be_noticed() -> None:
 
 
 def test_plan_loads_no_model(photos: Path, tmp_path: Path) -> None:
-    weights = tmp_path / "w.pth"
-    weights.write_bytes(b"only its digest is asked for")
+    weights = write_zeros(tmp_path / "w.safetensors")
 
     loaded = loaded_by(
         "from amg_pipeline.cli import main\nmain(['plan', *sys.argv[1:]])",

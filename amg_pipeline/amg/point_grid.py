@@ -6,7 +6,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from amg_pipeline.config import AmgSettings
-from amg_pipeline.errors import ConfigError
 
 #: Corners XYXY in pixels, right and bottom exclusive, or a bool mask `(height, width)`.
 RegionOfInterest = tuple[float, float, float, float] | NDArray[np.bool_]
@@ -37,27 +36,16 @@ def build_layer_point_grids(settings: AmgSettings) -> list[NDArray[np.float64]]:
         One grid per layer, layer 0 (the whole image) first; each float64 `(points, 2)`, XY as
         fractions of a crop's width and height.
 
-    Raises:
-        ConfigError: If the downscaling leaves a layer without points.
-
     Source:
-        `build_all_layer_point_grids` of the reference, which divides by zero in that case.
+        `build_all_layer_point_grids` of the reference.
     """
     if settings.point_grids is not None:
         return [np.asarray(grid, np.float64).reshape(-1, 2) for grid in settings.point_grids]
     grids = []
     for layer in range(settings.crop_n_layers + 1):
         factor = settings.crop_n_points_downscale_factor**layer
-        # AmgSettings guarantees that exactly one of the two sources of points is given.
-        points_per_side = int((settings.points_per_side or 0) / factor)
-        if points_per_side == 0:
-            raise ConfigError(
-                "Every crop layer must have at least one point per side. Received: "
-                f"points_per_side={settings.points_per_side}, which is 0 in crop layer {layer} "
-                f"after division by crop_n_points_downscale_factor ** {layer} = {factor}; "
-                "raise points_per_side, or lower crop_n_layers or the factor"
-            )
-        grids.append(build_point_grid(points_per_side))
+        # AmgSettings guarantees that there are no grids instead, and that no layer is empty.
+        grids.append(build_point_grid((settings.points_per_side or 0) // factor))
     return grids
 
 

@@ -99,7 +99,7 @@ class MaskDecoder(keras.layers.Layer):
             name=name,
         )
 
-    def build(self, *_: Any, **__: Any) -> None:
+    def build(self, input_shape: Any = None) -> None:
         normal = keras.initializers.RandomNormal(stddev=1.0)
         self.iou_token = self.add_weight(
             shape=(1, self.transformer_dim), initializer=normal, name="iou_token"

@@ -122,7 +122,7 @@ class PromptEncoder(keras.layers.Layer):
         """Size `(height, width)` of a mask prompt."""
         return (4 * self.image_embedding_size[0], 4 * self.image_embedding_size[1])
 
-    def build(self, *_: Any, **__: Any) -> None:
+    def build(self, input_shape: Any = None) -> None:
         self.pe_layer.build()
         height, width = self.mask_input_size
         channels = 1

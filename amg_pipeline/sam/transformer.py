@@ -52,7 +52,7 @@ class Attention(keras.layers.Layer):
     def _projection(self, units: int, name: str) -> keras.layers.Layer:
         return keras.layers.Dense(units, dtype=self.dtype_policy, name=name)
 
-    def build(self, *_: Any, **__: Any) -> None:
+    def build(self, input_shape: Any = None) -> None:
         for layer in (self.q_proj, self.k_proj, self.v_proj):
             layer.build((None, None, self.embedding_dim))
         self.out_proj.build((None, None, self.internal_dim))
@@ -129,7 +129,7 @@ class TwoWayAttentionBlock(keras.layers.Layer):
             embedding_dim, num_heads, rate, dtype=policy, name="cross_attn_image_to_token"
         )
 
-    def build(self, *_: Any, **__: Any) -> None:
+    def build(self, input_shape: Any = None) -> None:
         for layer in (
             self.self_attn,
             self.norm1,
@@ -226,7 +226,7 @@ class TwoWayTransformer(keras.layers.Layer):
         )
         self.norm_final_attn = _norm(policy, "norm_final_attn")
 
-    def build(self, *_: Any, **__: Any) -> None:
+    def build(self, input_shape: Any = None) -> None:
         for layer in (*self.layers, self.final_attn_token_to_image, self.norm_final_attn):
             layer.build((None, None, self.embedding_dim))
         self.built = True

@@ -134,7 +134,8 @@ def _takes_rows_first(input_size: tuple[Any, Any], output_size: tuple[Any, Any])
 
 
 def _resample(levels: Any, equation: str, input_size: Any, output_size: Any) -> Any:
-    if isinstance(input_size, int) and input_size == output_size:
+    known = isinstance(input_size, int) and isinstance(output_size, int)
+    if known and input_size == output_size:
         return levels
     total: Any = None
     for digit in _fixed_point_digits(input_size, output_size):

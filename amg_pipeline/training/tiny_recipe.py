@@ -57,7 +57,7 @@ class Stage:
 STAGES = (
     Stage(epochs=34, schedule_epochs=40, peak_learning_rate=1e-3, min_area=0.0),
     # The low-res grid has 64 x 64 cells: what is smaller than a dozen of them teaches noise.
-    Stage(epochs=30, schedule_epochs=30, peak_learning_rate=8e-4, min_area=0.004),
+    Stage(epochs=22, schedule_epochs=30, peak_learning_rate=8e-4, min_area=0.004),
 )
 
 

@@ -8,7 +8,7 @@ from amg_pipeline.amg.point_grid import (
     build_point_grid,
     is_inside_region,
 )
-from amg_pipeline.config import AmgSettings
+from amg_pipeline.config import AmgSettings, amg_settings
 from amg_pipeline.errors import ConfigError
 
 
@@ -34,9 +34,8 @@ def test_given_grids_are_taken_as_they_are():
 
 
 def test_layer_without_points_is_refused_with_its_number():
-    settings = AmgSettings(points_per_side=4, crop_n_layers=3, crop_n_points_downscale_factor=2)
     with pytest.raises(ConfigError, match="0 in crop layer 3"):
-        build_layer_point_grids(settings)
+        amg_settings(points_per_side=4, crop_n_layers=3, crop_n_points_downscale_factor=2)
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ def assert_equal(actual: Any, expected: Any) -> None:
     assert actual.keys() == expected.keys() == {"masks", "iou_predictions", "low_res_logits"}
     assert actual["masks"].dtype == bool
     for key in ("iou_predictions", "low_res_logits"):
-        np.testing.assert_allclose(actual[key], expected[key], rtol=0, atol=2e-5)
+        np.testing.assert_allclose(actual[key], expected[key], rtol=0, atol=2e-4)
     # At the masks' edges logits cross zero, and any rounding shows.
     assert actual["masks"].shape == expected["masks"].shape
     assert (actual["masks"] != expected["masks"]).mean() <= 0.001
