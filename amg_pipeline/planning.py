@@ -6,22 +6,32 @@ listed again; with another one the run is refused and nothing is touched.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from amg_pipeline.config import SCHEMA_VERSION, RunConfig, fingerprint, fingerprint_fields
+from amg_pipeline.config import (
+    SCHEMA_VERSION,
+    ModelSettings,
+    RunConfig,
+    fingerprint,
+    fingerprint_fields,
+)
 from amg_pipeline.errors import CommitConflictError, ConfigError, FingerprintMismatchError
 from amg_pipeline.storage.layout import OLD_FOLDER, fingerprint_prefix
 from amg_pipeline.storage.manifest import count_bytes, list_images
 from amg_pipeline.storage.mask_table import TableMetadata
 from amg_pipeline.storage.run_directory import RunDirectory
 from amg_pipeline.storage.stored_plan import StoredPlan
-from amg_pipeline.storage.uris import absolute_uri, redact
+from amg_pipeline.storage.uris import absolute_uri, has_password, redact
 
 #: From variant and weights address (None: the packaged ones) to a SHA-256 in hex.
 WeightsDigest = Callable[[str, str | None], str]
+
+#: Raises if the model of a run could not be made; without making it.
+ModelCheck = Callable[[ModelSettings], None]
 
 #: The variant whose weights the package brings.
 _PACKAGED_VARIANT = "tiny"
@@ -89,6 +99,7 @@ def make_plan(
     force: bool = False,
     dry_run: bool = False,
     weights_digest: WeightsDigest | None = None,
+    check_model: ModelCheck | None = None,
     cpu_count: int | None = None,
 ) -> Plan:
     """Take up the plan of an output, or make one.
@@ -96,13 +107,18 @@ def make_plan(
     Args:
         config: The settings as asked for.
         package_version: Version of the running package.
-        force: Move a run that is there to `_old/FP8/` and plan afresh.
+        force: Move a run with other settings to `_old/FP8/` and plan afresh; one with the same
+            settings is taken up, unless its plan is damaged.
         dry_run: List and count, but write nothing and move nothing.
         weights_digest: Takes the digest of the weights; the model's own by default.
+        check_model: Makes sure that a new plan's model can be made: by default that its backend
+            is installed and that its weights fit it.
         cpu_count: Cores of the machine, for settings that default to them.
 
     Raises:
-        ConfigError: If the input is empty, the output is not ours, or weights are missing.
+        ConfigError: If the input is empty, the output is not ours, weights are missing, or the
+            backend is not installed.
+        WeightsError: If the weights are unreadable or do not fit the variant.
         FingerprintMismatchError: If the output was made with other settings, and not `force`.
         StorageError: If the input cannot be listed or the output not written.
     """
@@ -112,11 +128,17 @@ def make_plan(
     found = directory.read_plan()
     if found is None:
         directory.refuse_foreign()
-    kept = None if force else found
-    config = _resolve(config, kept, cpu_count=cpu_count)
-    asked = _describe(config, package_version, weights_digest or _model_weights_digest)
-    if kept is not None:
-        return _take_up(directory, config, kept, asked)
+    digest = (weights_digest or _model_weights_digest)(config.model.variant, config.model.weights)
+    if found is not None:
+        resumed = _resolve(config, found, cpu_count=cpu_count)
+        asked = _describe(resumed, package_version, digest)
+        is_same = asked.fingerprint == found.fingerprint
+        if not force or (is_same and directory.has_all_rows(found)):
+            return _take_up(directory, resumed, found, asked)
+    config = _resolve(config, None, cpu_count=cpu_count)
+    asked = _describe(config, package_version, digest)
+    # Before anything is written: a plan whose model cannot be made would block the output.
+    (check_model or _check_model)(config.model)
     images = list_images(config.images)
     num_bytes, num_unsized = count_bytes(images)
     draft = replace(
@@ -167,12 +189,23 @@ def _check_addresses(config: RunConfig) -> None:
     for name, value in (("INPUT", config.images.input), ("OUTPUT", config.output.uri)):
         if not value:
             raise ConfigError(f"{name} must be a path or URI. Received: nothing")
+        _refuse_password(name, value)
+    _refuse_password("model.weights", config.model.weights or "")
     variant = config.model.variant
     if config.model.weights is None and variant != _PACKAGED_VARIANT:
         raise ConfigError(
             f"model.weights must name a checkpoint for {variant}. Received: none. "
             f"Get the official one with `amg weights fetch {variant}`, or use the packaged "
             f"{_PACKAGED_VARIANT}"
+        )
+
+
+def _refuse_password(name: str, uri: str) -> None:
+    if has_password(uri):
+        raise ConfigError(
+            f"{name} must hold no password, because a plan keeps addresses for all to read. "
+            f"Received: one in front of {redact(uri)}. Give credentials by environment variables "
+            "or by the store's own configuration file"
         )
 
 
@@ -186,9 +219,8 @@ def _resolve(config: RunConfig, stored: StoredPlan | None, *, cpu_count: int | N
     return config.model_copy(update={"model": model})
 
 
-def _describe(config: RunConfig, package_version: str, weights_digest: WeightsDigest) -> StoredPlan:
+def _describe(config: RunConfig, package_version: str, digest: str) -> StoredPlan:
     """Write down what was asked for, without looking at the input."""
-    digest = weights_digest(config.model.variant, config.model.weights)
     fields = fingerprint_fields(config, weights_sha256=digest, package_version=package_version)
     return StoredPlan(
         fingerprint=fingerprint(fields),
@@ -227,13 +259,35 @@ def _differences(stored: StoredPlan, asked: StoredPlan) -> str:
     old, new = stored.fingerprint_fields, asked.fingerprint_fields
     absent: Any = "absent"
     return "; ".join(
-        f"{name} was {old.get(name, absent)!r}, asked for {new.get(name, absent)!r}"
+        f"{name} was {_shown(old.get(name, absent))}, asked for {_shown(new.get(name, absent))}"
         for name in sorted({*old, *new})
         if old.get(name, absent) != new.get(name, absent)
     )
+
+
+def _shown(value: object) -> str:
+    """Write a setting into a message; a text may be an address with a credential in it."""
+    return repr(redact(value) if isinstance(value, str) else value)
 
 
 def _model_weights_digest(variant: str, weights: str | None) -> str:
     from amg_pipeline.sam.weights import weights_sha256
 
     return weights_sha256(variant, weights)
+
+
+def _check_model(model: ModelSettings) -> None:
+    """Look at the backend's package and the weights' shapes; neither is loaded."""
+    if importlib.util.find_spec(model.backend) is None:
+        raise ConfigError(
+            f"model.backend must be installed. Received: {model.backend!r}, which is not; "
+            f"try pip install 'amg_pipeline[{model.backend}]'"
+        )
+    from amg_pipeline.sam.presets import PRESETS
+    from amg_pipeline.sam.weights.architecture import expected_shapes, of_preset
+    from amg_pipeline.sam.weights.checkpoint import open_weights, require_fit
+    from amg_pipeline.sam.weights.source import packaged
+
+    source = packaged(model.variant) if model.weights is None else model.weights
+    with open_weights(source) as opened:
+        require_fit(opened, expected_shapes(of_preset(PRESETS[model.variant])), source)

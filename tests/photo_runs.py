@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from amg_pipeline.config import RunConfig, load_config
+from amg_pipeline.config import ModelSettings, RunConfig, load_config
 from amg_pipeline.planning import Plan, make_plan
 from amg_pipeline.records import MaskRecord
 from amg_pipeline.storage.object_store import ObjectStore
@@ -49,13 +49,19 @@ def digest(variant: str, weights: str | None) -> str:
     return "ab" * 32
 
 
+def accept(model: ModelSettings) -> None:
+    """Stand in for the check that a model can be made."""
+
+
 def plan_photos(photos: object, out: object, *overrides: str, shard_size: int = 2) -> Plan:
     """Plan a run as the command line does, for weights that need not exist."""
     config = load_config(
         overrides=[f"output.shard_size={shard_size}", *overrides],
         settings={"images": {"input": str(photos)}, "output": {"uri": str(out)}},
     )
-    return make_plan(config, package_version="0.1.0", weights_digest=digest, cpu_count=2)
+    return make_plan(
+        config, package_version="0.1.0", weights_digest=digest, check_model=accept, cpu_count=2
+    )
 
 
 def stored_masks(out: object) -> dict[str, bytes]:

@@ -4,14 +4,26 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from amg_pipeline import planning
-from amg_pipeline.config import RunConfig, load_config
-from amg_pipeline.errors import ConfigError, FingerprintMismatchError, StorageError
+from amg_pipeline.assets import packaged_weights
+from amg_pipeline.config import ModelSettings, RunConfig, load_config
+from amg_pipeline.errors import (
+    ConfigError,
+    FingerprintMismatchError,
+    StorageError,
+    WeightsError,
+)
 from amg_pipeline.planning import Plan, make_plan
 from amg_pipeline.records import ImageResult
+from amg_pipeline.sam.presets import PRESETS
+from amg_pipeline.sam.weights.architecture import expected_shapes, of_preset
+from amg_pipeline.sam.weights.safetensors_file import write_safetensors
+from amg_pipeline.sam.weights.tensors import SourceTensor
 from amg_pipeline.storage.layout import PLAN_KEY
+from amg_pipeline.storage.manifest import list_images
 from amg_pipeline.storage.mask_table import encode_table, load_masks
 from amg_pipeline.storage.object_store import ObjectStore
 from amg_pipeline.storage.run_directory import RunDirectory
@@ -20,6 +32,14 @@ from tests.storage.doubles import Killed, MortalFiles
 
 def digest(variant: str, weights: str | None) -> str:
     return f"{variant}-{weights}".encode().hex().ljust(64, "0")
+
+
+def accept(model: ModelSettings) -> None:
+    """Stand in for the check of a model that need not exist."""
+
+
+def refuse(model: ModelSettings) -> None:
+    raise WeightsError("they do not fit")
 
 
 @pytest.fixture
@@ -39,7 +59,7 @@ def config_for(photos: object, out: object, *overrides: str) -> RunConfig:
 
 
 def plan_run(photos: object, out: object, *overrides: str, **options: Any) -> Plan:
-    settings: dict[str, Any] = {"weights_digest": digest, "cpu_count": 2, **options}
+    settings = {"weights_digest": digest, "check_model": accept, "cpu_count": 2, **options}
     return make_plan(config_for(photos, out, *overrides), package_version="0.1.0", **settings)
 
 
@@ -79,7 +99,7 @@ def test_footer_of_shards(photos: Path, tmp_path: Path) -> None:
         "precision": "strict",
         "backend": "tensorflow",
     }
-    assert metadata.amg["pred_iou_thresh"] == 0.5
+    assert metadata.amg["pred_iou_thresh"] == load_config().amg.pred_iou_thresh
     assert metadata.package_version == "0.1.0"
 
 
@@ -108,7 +128,7 @@ def test_an_unset_number_of_threads_is_that_of_the_plan(photos: Path, tmp_path: 
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["amg.pred_iou_thresh=0.9"], "amg.pred_iou_thresh was 0.5, asked for 0.9"),
+        (["amg.box_nms_thresh=0.9"], "amg.box_nms_thresh was 0.7, asked for 0.9"),
         (["output.shard_size=5"], "output.shard_size was 4, asked for 5"),
         (["images.exclude=[a]"], r"images.exclude was \[\], asked for \['a'\]"),
         (["model.weights=/w.pth"], "weights_sha256"),
@@ -130,7 +150,11 @@ def test_other_settings_are_refused_and_nothing_is_touched(
 def test_other_minor_version_is_refused(photos: Path, tmp_path: Path) -> None:
     plan_run(photos, tmp_path / "out")
     config = config_for(photos, tmp_path / "out")
-    options: dict[str, Any] = {"weights_digest": digest, "cpu_count": 2}
+    options: dict[str, Any] = {
+        "weights_digest": digest,
+        "check_model": accept,
+        "cpu_count": 2,
+    }
     assert make_plan(config, package_version="0.1.9", **options).is_resumed
     with pytest.raises(FingerprintMismatchError, match=r"package was '0\.1', asked for '0\.2'"):
         make_plan(config, package_version="0.2.0", **options)
@@ -164,6 +188,70 @@ def test_force_moves_the_old_generation_aside(photos: Path, tmp_path: Path) -> N
     assert plan_run(photos, out, "amg.pred_iou_thresh=0.9").is_resumed
 
 
+@pytest.mark.parametrize("cpu_count", [2, 16])
+def test_force_with_the_same_settings_keeps_what_is_done(
+    photos: Path, tmp_path: Path, cpu_count: int
+) -> None:
+    out = tmp_path / "out"
+    first = plan_run(photos, out)
+    finish(first)
+    before = contents(out)
+    again = plan_run(photos, out, force=True, cpu_count=cpu_count)
+    assert again.is_resumed
+    assert again.stored == first.stored
+    assert contents(out) == before
+
+
+@pytest.mark.parametrize("damage", ["moved", "cut short"])
+def test_force_with_the_same_settings_replaces_a_plan_without_its_rows(
+    photos: Path, tmp_path: Path, damage: str
+) -> None:
+    """A move to `_old/` that was killed takes the rows before the plan."""
+    out = tmp_path / "out"
+    plan = plan_run(photos, out)
+    part = out / plan.stored.parts[0].key
+    part.rename(out / "elsewhere") if damage == "moved" else part.write_bytes(b"PAR1")
+    with pytest.raises(StorageError, match="--force"):
+        finish(plan_run(photos, out))
+    again = plan_run(photos, out, force=True)
+    assert not again.is_resumed
+    finish(again)
+    assert load_masks(str(out)).count_rows() == 10
+
+
+def test_force_with_other_settings_takes_this_machines_threads(
+    photos: Path, tmp_path: Path
+) -> None:
+    plan_run(photos, tmp_path / "out")
+    new = plan_run(photos, tmp_path / "out", "amg.min_area=1", force=True, cpu_count=16)
+    assert new.config.model.intra_op_threads == 16
+
+
+def test_killed_force_goes_on_beside_what_is_no_part_of_the_run(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    was_between_plans = False
+    for kill_at in range(60):
+        out = tmp_path / f"out-{kill_at}"
+        finish(plan_run(photos, out))
+        (out / "report").mkdir()
+        (out / "report" / "index.html").write_text("a page")
+        done = run_with_deaths(
+            monkeypatch, photos, out, "amg.min_area=1", kill_at=kill_at, force=True
+        )
+        was_between_plans |= not (out / PLAN_KEY).exists()
+        finish(plan_run(photos, out, "amg.min_area=1", force=True))
+        assert load_masks(str(out)).count_rows() == 10
+        assert (out / "report" / "index.html").read_text() == "a page"
+        assert [path.name for path in (out / "_old").iterdir()] == [
+            plan_run(photos, tmp_path / "other", dry_run=True).fingerprint[:8]
+        ]
+        if done:
+            break
+    assert kill_at > 20
+    assert was_between_plans
+
+
 def test_force_with_unusable_input_touches_nothing(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     finish(plan_run(photos, out))
@@ -182,7 +270,9 @@ def test_dry_run_writes_nothing(photos: Path, tmp_path: Path, force: bool) -> No
     real = plan_run(photos, out)
     assert real.fingerprint == plan.fingerprint
     before = contents(out)
-    assert plan_run(photos, out, dry_run=True, force=force).is_resumed is not force
+    assert plan_run(photos, out, dry_run=True, force=force).is_resumed
+    changed = plan_run(photos, out, "amg.min_area=1", dry_run=True, force=True)
+    assert not changed.is_resumed
     assert contents(out) == before
 
 
@@ -204,6 +294,110 @@ def test_missing_addresses_and_weights(photos: Path, tmp_path: Path) -> None:
     assert plan_run(
         photos, tmp_path / "out", "model.variant=vit_b", "model.weights=/w.pth"
     ).stored.weights_sha256 == digest("vit_b", "/w.pth")
+
+
+@pytest.mark.parametrize("place", ["images.input", "output.uri", "model.weights"])
+def test_passwords_in_addresses_are_refused_and_not_repeated(
+    photos: Path, tmp_path: Path, place: str
+) -> None:
+    override = f"{place}=memory://me:se@cret@bucket/x"
+    with pytest.raises(ConfigError, match="must hold no password") as caught:
+        plan_run(photos, tmp_path / "out", override)
+    assert "memory://bucket/x" in str(caught.value)
+    assert "cret" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_addresses_in_differences_hide_their_signatures(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    monkeypatch.setattr(planning, "list_images", lambda images: list_images(folder))
+    folder = config_for(photos, out).images
+    plan_run("https://host/list.csv?signature=old", out)
+    with pytest.raises(FingerprintMismatchError, match=r"https://host/list\.csv'") as caught:
+        plan_run("https://host/list.csv?signature=new", out)
+    assert "signature" not in str(caught.value)
+
+
+# The model
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_model_that_cannot_be_made_leaves_no_plan(
+    photos: Path, tmp_path: Path, dry_run: bool
+) -> None:
+    with pytest.raises(WeightsError):
+        plan_run(photos, tmp_path / "out", check_model=refuse, dry_run=dry_run)
+    assert not (tmp_path / "out").exists()
+    assert not plan_run(photos, tmp_path / "out").is_resumed
+
+
+def test_model_that_cannot_be_made_moves_nothing(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    finish(plan_run(photos, out))
+    before = contents(out)
+    with pytest.raises(WeightsError):
+        plan_run(photos, out, "amg.min_area=1", force=True, check_model=refuse)
+    assert contents(out) == before
+
+
+def test_model_of_a_plan_that_is_there_is_not_checked_again(photos: Path, tmp_path: Path) -> None:
+    plan_run(photos, tmp_path / "out")
+    assert plan_run(photos, tmp_path / "out", check_model=refuse).is_resumed
+
+
+def write_weights(path: Path, variant: str) -> Path:
+    """Write zeros in the shapes of a variant."""
+    tensors = {
+        name: SourceTensor(name, shape, "float32", lambda shape=shape: np.zeros(shape, np.float32))
+        for name, shape in expected_shapes(of_preset(PRESETS[variant])).items()
+    }
+    with path.open("wb") as file:
+        write_safetensors(file, tensors, dtype="float32", metadata={})
+    return path
+
+
+def test_weights_of_the_variant_are_accepted(photos: Path, tmp_path: Path) -> None:
+    weights = write_weights(tmp_path / "w.safetensors", "tiny")
+    plan = plan_run(photos, tmp_path / "out", f"model.weights={weights}", check_model=None)
+    assert not plan.is_resumed
+
+
+def test_packaged_weights_are_accepted(photos: Path, tmp_path: Path) -> None:
+    if packaged_weights("tiny") is None:
+        pytest.skip("the package has no weights yet")
+    plan = plan_run(photos, tmp_path / "out", check_model=None, weights_digest=None)
+    assert not plan.is_resumed
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        pytest.param(["model.variant=vit_b"], "of another shape", id="variant"),
+        pytest.param(["model.weights={tmp}/in/3.jpg"], "weights as", id="photo"),
+        pytest.param(["model.weights={tmp}/absent"], "absent", id="absent"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused(
+    photos: Path, tmp_path: Path, overrides: list[str], message: str
+) -> None:
+    weights = write_weights(tmp_path / "w.safetensors", "tiny")
+    settings = [f"model.weights={weights}", *(o.format(tmp=tmp_path) for o in overrides)]
+    with pytest.raises(WeightsError, match=message):
+        plan_run(photos, tmp_path / "out", *settings, check_model=None)
+    assert not (tmp_path / "out").exists()
+
+
+def test_backend_that_is_not_installed_is_refused(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: asked.append(name))
+    with pytest.raises(ConfigError, match=r"amg_pipeline\[jax\]"):
+        plan_run(photos, tmp_path / "out", "model.backend=jax", check_model=None)
+    assert asked == ["jax"]
+    assert not (tmp_path / "out").exists()
 
 
 def test_relative_weights_become_absolute(
@@ -274,7 +468,12 @@ def test_slower_driver_with_other_settings_is_refused(
 
 
 def run_with_deaths(
-    monkeypatch: pytest.MonkeyPatch, photos: Path, out: Path, *, kill_at: int, **options: Any
+    monkeypatch: pytest.MonkeyPatch,
+    photos: Path,
+    out: Path,
+    *overrides: str,
+    kill_at: int,
+    **options: Any,
 ) -> bool:
     """Start a run whose process ends at one step; True if it got to the end before that."""
 
@@ -284,7 +483,7 @@ def run_with_deaths(
     with monkeypatch.context() as patch:
         patch.setattr(RunDirectory, "open", mortal)
         try:
-            finish(plan_run(photos, out, **options))
+            finish(plan_run(photos, out, *overrides, **options))
         except Killed:
             return False
     return True

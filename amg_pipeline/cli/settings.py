@@ -74,7 +74,7 @@ _OPTIONS = (
     click.option(
         "--force",
         is_flag=True,
-        help="Move what an earlier run left in OUTPUT to OUTPUT/_old/ and start afresh.",
+        help="Move a run with other settings from OUTPUT to OUTPUT/_old/ and start afresh.",
     ),
 )
 

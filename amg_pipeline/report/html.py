@@ -6,6 +6,8 @@ disk, and treats everything that a run stored (names, messages) as text.
 
 from __future__ import annotations
 
+import math
+import re
 import statistics
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -19,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from amg_pipeline.errors import ImageDecodeError, ImageError
+from amg_pipeline.errors import ConfigError, ImageDecodeError, ImageError
 from amg_pipeline.report.overlays import draw_masks, shrink
 
 Row = Mapping[str, Any]
@@ -28,6 +30,15 @@ PixelLoader = Callable[[str], NDArray[np.uint8]]
 #: Long side of the page's pictures in pixels, and their JPEG quality.
 MAX_SIDE = 1280
 JPEG_QUALITY = 86
+
+_PAGE = "index.html"
+_PARTIAL = "index.html.partial"
+_PICTURES = "images"
+_PICTURE = re.compile(r"[0-9]{5,}-(photo|masks)\.jpg")
+#: What tells a page of ours from any other.
+_MARK = '<meta name="generator" content="amg_pipeline">'
+#: The mark lies in the first so many bytes.
+_HEAD_BYTES = 1024
 
 
 @dataclass(slots=True)
@@ -60,8 +71,8 @@ def write_report(
 
     Args:
         rows: The mask table's rows as plain dicts, in the order in which they are to be shown.
-        destination: The page's folder; made if it is missing. Pictures of an earlier page in it
-            are removed.
+        destination: The page's folder; made if it is missing. An earlier page in it is replaced,
+            its pictures are removed, and nothing else is touched.
         load_pixels: Reads the image at a row's `uri` as uint8 `(height, width, 3)` RGB, upright
             as it was for the run; raises an `ImageError` where it cannot.
         title: The page's heading.
@@ -71,11 +82,13 @@ def write_report(
         The path of `index.html`.
 
     Raises:
+        ConfigError: If the folder holds something, but no page that this function wrote.
         StorageError: If a row's masks do not fit its size.
     """
-    images = destination / "images"
+    _refuse_foreign(destination)
+    images = destination / _PICTURES
     images.mkdir(parents=True, exist_ok=True)
-    for stale in images.glob("[0-9][0-9][0-9][0-9][0-9]-*.jpg"):
+    for stale in _pictures(images):
         stale.unlink()
     totals = _Totals()
     cards = []
@@ -83,12 +96,37 @@ def write_report(
         totals.add(row)
         if number < limit:
             cards.append(_card(row, number, images, load_pixels))
-    page = destination / "index.html"
+    page = destination / _PAGE
     # Renamed into place: whoever has the page open never loads half of it.
-    partial = destination / "index.html.partial"
+    partial = destination / _PARTIAL
     partial.write_text(_page(title, totals, cards), encoding="utf-8")
     partial.replace(page)
     return page
+
+
+def _refuse_foreign(destination: Path) -> None:
+    page = destination / _PAGE
+    if page.is_file():
+        with page.open("rb") as file:
+            is_ours = _MARK.encode() in file.read(_HEAD_BYTES)
+    else:
+        # Nothing, or what a writer left that was killed before its page was complete.
+        images = destination / _PICTURES
+        entries = {path.name for path in destination.iterdir()} if destination.is_dir() else set()
+        pictures = set(images.iterdir()) if images.is_dir() else set()
+        is_ours = entries <= {_PICTURES, _PARTIAL} and pictures == set(_pictures(images))
+    if not is_ours:
+        raise ConfigError(
+            "The page's folder must be empty or hold an earlier page of this program. "
+            f"Received: {destination}, which holds something else. Choose another folder"
+        )
+
+
+def _pictures(images: Path) -> list[Path]:
+    """List the pictures of an earlier page."""
+    if not images.is_dir():
+        return []
+    return [path for path in images.iterdir() if _PICTURE.fullmatch(path.name)]
 
 
 def _card(row: Row, number: int, images: Path, load_pixels: PixelLoader) -> str:
@@ -149,7 +187,9 @@ def _facts(row: Row) -> str:
 
 
 def _span(values: list[float]) -> str:
-    return f"{min(values):.2f}–{max(values):.2f}"
+    # An empty mask has no stability: the ratio of two areas of zero.
+    numbers = [value for value in values if not math.isnan(value)]
+    return f"{min(numbers):.2f}–{max(numbers):.2f}" if numbers else "–"
 
 
 def _count(number: int, noun: str) -> str:
@@ -176,6 +216,7 @@ def _page(title: str, totals: _Totals, cards: list[str]) -> str:
 <html lang="en">
 <head>
 <meta charset="utf-8">
+{_MARK}
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <title>{escape(title)}</title>

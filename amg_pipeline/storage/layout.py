@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+OWN_FOLDER = "_amg/"
 PLAN_KEY = "_amg/plan.json"
 PLAN_FOLDER = "_amg/plan/"
 ATTEMPTS_FOLDER = "_amg/attempts/"
@@ -13,7 +14,11 @@ SUCCESS_KEY = "_SUCCESS"
 MASKS_FOLDER = "masks/"
 OLD_FOLDER = "_old/"
 
+#: How the keys of a run's objects begin.
+RUN_KEYS = (OWN_FOLDER, MASKS_FOLDER, SUCCESS_KEY)
+
 _PREFIX_DIGITS = 8
+_ATTEMPT_KEY = re.compile(r"_amg/attempts/[0-9]{6,}/([1-9][0-9]*)\.json")
 _SHARD_KEY = re.compile(r"masks/part-(\d{6,})-([0-9a-f]{8})\.parquet")
 
 
@@ -48,6 +53,12 @@ def plan_part_key(index: int, digest: str) -> str:
 def attempt_key(shard_id: int, number: int) -> str:
     """Name the record of a shard's n-th failed attempt."""
     return f"{ATTEMPTS_FOLDER}{shard_name(shard_id)}/{number}.json"
+
+
+def parse_attempt_key(key: str) -> int | None:
+    """Read the number of a failed attempt; None for any other key."""
+    match = _ATTEMPT_KEY.fullmatch(key)
+    return int(match[1]) if match else None
 
 
 def stats_key(shard_id: int) -> str:

@@ -10,6 +10,7 @@ import errno
 import os
 import secrets
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -24,6 +25,10 @@ _TEMPORARY_PREFIX = ".amg-"
 _TEMPORARY_SUFFIX = ".tmp"
 #: What file systems without hard links answer to one.
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK, errno.EXDEV})
+#: What a link answers that can never be followed: a loop, a target too long or below a file.
+_BROKEN_LINK = frozenset({errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR})
+#: An unfinished write that is older belongs to nobody any more.
+_ABANDONED_S = 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +98,7 @@ class LocalFiles:
         return Path(self.root).is_dir()
 
     def children(self, key: str) -> list[Child]:
-        """List a folder, links followed; a link to nowhere counts as a file of unknown size."""
+        """List a folder, links followed; a broken link counts as a file of unknown size."""
         with os.scandir(self._path(key)) as entries:
             found = [_child(entry) for entry in entries if not is_temporary(entry.name)]
         return [child for child in found if child is not None]
@@ -104,17 +109,15 @@ class LocalFiles:
         target.parent.mkdir(parents=True, exist_ok=True)
         self._path(source).replace(target)
 
-    def delete(self, key: str) -> None:
-        """Remove a file."""
-        self._path(key).unlink()
-
     def sweep(self, key: str) -> None:
-        """Remove what killed writers left in a folder."""
+        """Remove what killed writers left in a folder; others may be writing there now."""
+        newest = time.time() - _ABANDONED_S
         with suppress(FileNotFoundError), os.scandir(self._path(key)) as entries:
             for entry in entries:
                 if is_temporary(entry.name):
                     with suppress(FileNotFoundError):
-                        Path(entry.path).unlink()
+                        if entry.stat().st_mtime < newest:
+                            Path(entry.path).unlink()
 
     def uri(self, key: str) -> str:
         """Give the address of a key."""
@@ -168,11 +171,16 @@ def _flush_folder(folder: Path) -> None:
 
 
 def _child(entry: os.DirEntry[str]) -> Child | None:
-    if entry.is_dir():
-        status = entry.stat()
-        return Child(entry.name, is_folder=True, identity=(status.st_dev, status.st_ino))
-    if entry.is_file():
-        return Child(entry.name, is_folder=False, size=entry.stat().st_size)
-    if entry.is_symlink():
-        return Child(entry.name, is_folder=False)
-    return None
+    try:
+        if entry.is_dir():
+            status = entry.stat()
+            return Child(entry.name, is_folder=True, identity=(status.st_dev, status.st_ino))
+        if entry.is_file():
+            return Child(entry.name, is_folder=False, size=entry.stat().st_size)
+    except FileNotFoundError:
+        # Removed since the folder was read; the rest of the folder is still there.
+        pass
+    except OSError as error:
+        if error.errno not in _BROKEN_LINK or not entry.is_symlink():
+            raise
+    return Child(entry.name, is_folder=False) if entry.is_symlink() else None

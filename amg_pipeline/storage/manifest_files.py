@@ -98,9 +98,19 @@ def _parse_json_lines(data: bytes) -> pa.Table:
     given = [name for name in _COLUMNS if table.column(name).null_count < table.num_rows]
     if "uri" not in given:
         # The reader does not tell which fields it ignored.
-        first = json.loads(data.strip().partition(b"\n")[0])
-        given = _known(list(first))
+        given = _known(_first_fields(data))
     return table.select(given)
+
+
+def _first_fields(data: bytes) -> list[str]:
+    line = data.strip().partition(b"\n")[0]
+    try:
+        return list(dict(json.loads(line)))
+    except (ValueError, TypeError) as error:
+        raise ConfigError(
+            "Every line of a JSONL manifest must be a JSON object with a 'uri'. "
+            f"Received: {line[:60]!r}. Write one object a line"
+        ) from error
 
 
 def _known(names: list[str]) -> list[str]:
@@ -111,7 +121,14 @@ def _known(names: list[str]) -> list[str]:
             "A manifest must have a column named 'uri'. "
             f"Received: {', '.join(map(repr, names))}.{hint}"
         )
-    return [name for name in _COLUMNS if name in names]
+    known = [name for name in _COLUMNS if name in names]
+    for name in known:
+        if names.count(name) > 1:
+            raise ConfigError(
+                f"A manifest must have one column named {name!r}. "
+                f"Received: {names.count(name)} of them; rename all but one"
+            )
+    return known
 
 
 def _refuse_empty(name: str, column: pa.ChunkedArray, uri: str) -> None:

@@ -1,4 +1,4 @@
-"""One place for objects: a folder, or a prefix of an object store, behind seven verbs.
+"""One place for objects: a folder, or a prefix of an object store, behind a few verbs.
 
     store = ObjectStore.open("s3://bucket/out")
     store.put("masks/part-000000.parquet", data)
@@ -49,7 +49,6 @@ class _Files(Protocol):
     def exists(self, key: str) -> bool: ...
     def children(self, key: str) -> list[Child]: ...
     def move(self, source: str, destination: str) -> None: ...
-    def delete(self, key: str) -> None: ...
     def sweep(self, key: str) -> None: ...
     def uri(self, key: str) -> str: ...
     def arrow(self) -> tuple[Any, str]: ...
@@ -150,15 +149,8 @@ class ObjectStore:
             "move", source, lambda: self._files.move(_checked(source), _checked(destination))
         )
 
-    def delete(self, key: str) -> None:
-        """Remove an object; nothing happens where there is none."""
-        try:
-            self._run("delete", key, lambda: self._files.delete(_checked(key)))
-        except FileNotFoundError:
-            return
-
     def sweep(self, prefix: str) -> None:
-        """Remove what killed writers left in a folder; only when nobody writes there."""
+        """Remove what killed writers left in a folder an hour ago or earlier."""
         self._run("tidy up", prefix, lambda: self._files.sweep(prefix.rstrip("/")))
 
     def arrow(self) -> tuple[Any, str]:

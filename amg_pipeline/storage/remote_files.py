@@ -106,11 +106,7 @@ class RemoteFiles:
             if not self.exists(destination):
                 raise
             return
-        self.delete(source)
-
-    def delete(self, key: str) -> None:
-        """Remove an object."""
-        self._filesystem.rm_file(self._path(key))
+        self._filesystem.rm_file(self._path(source))
 
     def sweep(self, key: str) -> None:
         """Do nothing: a killed write leaves no object."""

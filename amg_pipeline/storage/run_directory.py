@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from amg_pipeline.errors import ConfigError, StorageError
+from amg_pipeline.errors import ConfigError, StorageError, TransientStorageError
 from amg_pipeline.records import ImageRef, Shard
 from amg_pipeline.storage import layout
 from amg_pipeline.storage.faults import RetryPolicy
@@ -85,7 +85,8 @@ class RunDirectory:
     def refuse_foreign(self) -> None:
         """Make sure that an output without a plan holds nothing of anybody else.
 
-        What may be there: parts of a plan whose writer was killed, and old generations.
+        What may be there: parts of a plan whose writer was killed, and old generations. Beside
+        an old generation, anything may lie that is not where a new one would be.
 
         Raises:
             ConfigError: If there is anything else.
@@ -93,8 +94,10 @@ class RunDirectory:
         if find_kind(self.uri) == "file":
             raise ConfigError(f"OUTPUT must be a folder. Received: a file, {redact(self.uri)}")
         ours = (layout.PLAN_FOLDER, layout.OLD_FOLDER)
+        has_old_generation = self._has_old_generation()
         for info in self._store.list():
-            if not info.key.startswith(ours):
+            is_beside = has_old_generation and not info.key.startswith(layout.RUN_KEYS)
+            if not (is_beside or info.key.startswith(ours)):
                 raise ConfigError(
                     f"OUTPUT must be empty or the output of a run. Received: {redact(self.uri)}, "
                     f"which has {info.key!r} but no {layout.PLAN_KEY}. Choose another folder"
@@ -133,15 +136,21 @@ class RunDirectory:
         self._store.create(layout.PLAN_KEY, plan.to_json())
 
     def move_to_old(self, plan: StoredPlan) -> str:
-        """Move everything of a run to `_old/FP8/`; after a kill, the same call finishes it.
+        """Move what belongs to a run to `_old/FP8/`; after a kill, the same call finishes it.
+
+        What else lies in the output, for instance a page about the run, stays where it is.
 
         Returns:
             The folder that it was moved to.
         """
         folder = self._free_old_folder(plan)
         keys = [
-            info.key for info in self._store.list() if not info.key.startswith(layout.OLD_FOLDER)
+            info.key
+            for place in (layout.OWN_FOLDER, layout.MASKS_FOLDER)
+            for info in self._store.list(place)
         ]
+        if self._store.exists(layout.SUCCESS_KEY):
+            keys.append(layout.SUCCESS_KEY)
         # The plan goes last: as long as it is there, the rest is known to be ours.
         last = {layout.SUCCESS_KEY: 0, layout.SUMMARY_KEY: 1, layout.PLAN_KEY: 3}
         for key in sorted(keys, key=lambda key: (last.get(key, 2), key)):
@@ -168,6 +177,21 @@ class RunDirectory:
                 for number in wanted:
                     start, stop = bounds[number - part.first_shard : number - part.first_shard + 2]
                     yield _rows_to_shard(number, rows.slice(start, stop - start))
+
+    def has_all_rows(self, plan: StoredPlan) -> bool:
+        """Tell whether the plan's rows can be read: a `move_to_old` takes them before the plan.
+
+        Raises:
+            TransientStorageError: If the store kept failing.
+        """
+        try:
+            for part in plan.parts:
+                self._read_part(part)
+        except TransientStorageError:
+            raise
+        except StorageError:
+            return False
+        return True
 
     # Shards
 
@@ -224,18 +248,15 @@ class RunDirectory:
         Returns:
             The attempt's number, from 1.
         """
-        number = 1 + max(self.read_attempts(shard_id), default=0)
+        number = 1 + max(self._attempts(shard_id), default=0)
         self._store.put(layout.attempt_key(shard_id, number), _to_json(record))
         return number
 
     def read_attempts(self, shard_id: int) -> dict[int, dict[str, Any]]:
         """Read the failed attempts at a shard by number."""
-        folder = f"{layout.ATTEMPTS_FOLDER}{layout.shard_name(shard_id)}/"
         return {
-            int(info.key.removeprefix(folder).removesuffix(".json")): json.loads(
-                self._store.read(info.key)
-            )
-            for info in self._store.list(folder, max_depth=1)
+            number: json.loads(self._store.read(key))
+            for number, key in self._attempts(shard_id).items()
         }
 
     def write_stats(self, shard_id: int, record: Mapping[str, Any]) -> None:
@@ -270,6 +291,20 @@ class RunDirectory:
                 f"{type(error).__name__}. Plan anew with --force"
             ) from error
         return table
+
+    def _attempts(self, shard_id: int) -> dict[int, str]:
+        """List the keys of a shard's failed attempts by number."""
+        folder = f"{layout.ATTEMPTS_FOLDER}{layout.shard_name(shard_id)}/"
+        return {
+            number: info.key
+            for info in self._store.list(folder, max_depth=1)
+            if (number := layout.parse_attempt_key(info.key)) is not None
+        }
+
+    def _has_old_generation(self) -> bool:
+        return any(
+            info.key.endswith(f"/{layout.PLAN_KEY}") for info in self._store.list(layout.OLD_FOLDER)
+        )
 
     def _free_old_folder(self, plan: StoredPlan) -> str:
         """Find a folder without a complete old generation; one half moved is taken up again."""

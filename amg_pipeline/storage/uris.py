@@ -12,7 +12,9 @@ from pathlib import Path
 from urllib.parse import quote, unquote
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*)://")
-_USER_INFO = re.compile(r"(?<=://)[^/@]*@")
+# To the last @ before the path: a password may hold one itself.
+_USER_INFO = re.compile(r"(?<=://)[^/]*@")
+_PASSWORD = re.compile(r"[^/]*:[^/]*@")
 _LOCAL_SCHEMES = ("file", "local")
 _WEB_SCHEMES = ("http", "https")
 _MAGIC = re.compile(r"[*?\[]")
@@ -60,9 +62,16 @@ def is_text(name: str) -> bool:
 
 
 def absolute_uri(uri: str) -> str:
-    """Make a local address independent of the working directory; leave others alone."""
-    if not is_local(uri):
+    """Write an address in the one way that names are compared by.
+
+    A local one becomes independent of the working directory. A folder of an object store loses
+    the slash at its end; web addresses are left alone, where it makes a difference.
+    """
+    if scheme_of(uri) in _WEB_SCHEMES:
         return uri
+    match = _SCHEME.match(uri)
+    if match and not is_local(uri):
+        return match[0] + uri[match.end() :].rstrip("/")
     path = Path(local_path(uri)).expanduser().absolute()
     return path_to_uri(os.path.normpath(path))
 
@@ -105,6 +114,12 @@ def split_glob(uri: str) -> tuple[str, str]:
     if cut < 0:
         return ".", uri
     return uri[:cut] or "/", uri[cut + 1 :]
+
+
+def has_password(uri: str) -> bool:
+    """Tell whether an address has `user:password@` in front of its host."""
+    match = _SCHEME.match(uri)
+    return match is not None and _PASSWORD.match(uri, match.end()) is not None
 
 
 def redact(uri: str) -> str:

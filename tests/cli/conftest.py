@@ -15,7 +15,7 @@ from amg_pipeline import planning
 from amg_pipeline.cli import main, runs
 from amg_pipeline.local_runner import run_locally
 from amg_pipeline.telemetry import ROOT_LOGGER
-from tests.photo_runs import MaskGenerator, digest, threshold_masks, write_photos
+from tests.photo_runs import MaskGenerator, accept, digest, threshold_masks, write_photos
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,7 @@ def amg(capsys: pytest.CaptureFixture[str]) -> Amg:
 def use_generator(monkeypatch: pytest.MonkeyPatch) -> Callable[[MaskGenerator], None]:
     """Let runs find masks with a function in place of the model, whose weights need not exist."""
     monkeypatch.setattr(planning, "_model_weights_digest", digest)
+    monkeypatch.setattr(planning, "_check_model", accept)
 
     def use(generate: MaskGenerator) -> None:
         patched = partial(run_locally, make_generator=lambda config: generate)

@@ -72,9 +72,14 @@ def test_dry_run_of_force_touches_nothing_and_counts_nothing_as_done(
 
     resumed = amg("plan", photos, tmp_path / "out", "--dry-run")
     forced = amg("plan", photos, tmp_path / "out", "--dry-run", "--force")
+    changed = amg(
+        *("plan", photos, tmp_path / "out", "--dry-run", "--force"),
+        *("--set", "amg.pred_iou_thresh=0.9"),
+    )
 
     assert "1 shard: 1 done, 0 to do" in resumed.out
-    assert "1 shard: 0 done, 1 to do" in forced.out
+    assert "1 shard: 1 done, 0 to do" in forced.out
+    assert "1 shard: 0 done, 1 to do" in changed.out
     assert contents(tmp_path / "out") == before
 
 
@@ -283,11 +288,11 @@ def test_other_settings_are_refused_with_their_names(
 
     ended = amg(
         *("run", photos, tmp_path / "out", "--local"),
-        *("--set", "amg.pred_iou_thresh=0.9", "--shard-size", 3),
+        *("--set", "amg.box_nms_thresh=0.9", "--shard-size", 3),
     )
 
     assert ended.code == 2
-    assert "amg.pred_iou_thresh was 0.5, asked for 0.9" in ended.err
+    assert "amg.box_nms_thresh was 0.7, asked for 0.9" in ended.err
     assert "output.shard_size was 128, asked for 3" in ended.err
     assert "--force" in ended.err
     assert ended.err.count("\n") == 1

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from amg_pipeline.amg.rle import encode_mask, rle_to_coco
-from amg_pipeline.errors import ImageDecodeError, ImageNotFoundError
+from amg_pipeline.errors import ConfigError, ImageDecodeError, ImageNotFoundError
 from amg_pipeline.report.html import write_report
 
 HOSTILE = """<script>alert("1")</script>' onerror=x &amp; "quoted" ü 漢.jpg"""
@@ -248,3 +249,42 @@ def test_write_report_of_nothing_is_a_page(tmp_path: Path) -> None:
 
     assert page.text[2:6] == ["0", "images", "0", "masks"]
     assert page.cards() == []
+
+
+def test_write_report_keeps_pictures_of_others(tmp_path: Path) -> None:
+    write_report([_row()], tmp_path, load_pixels=_load)
+    own = tmp_path / "images" / "00012-holiday.jpg"
+    own.write_bytes(b"mine")
+    write_report([_row()], tmp_path, load_pixels=_load)
+    assert own.read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize(
+    "name", ["index.html", "thesis.tex", "images/00012-holiday.jpg", "images/albums/a.jpg"]
+)
+def test_write_report_refuses_a_folder_of_somebody_else(tmp_path: Path, name: str) -> None:
+    own = tmp_path / name
+    own.parent.mkdir(parents=True, exist_ok=True)
+    own.write_bytes(b"mine")
+    with pytest.raises(ConfigError, match="Choose another folder"):
+        write_report([_row()], tmp_path, load_pixels=_load)
+    assert own.read_bytes() == b"mine"
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [own]
+
+
+def test_write_report_goes_on_after_one_that_was_killed(tmp_path: Path) -> None:
+    write_report([_row("a.jpg"), _row("b.jpg")], tmp_path, load_pixels=_load)
+    (tmp_path / "index.html").rename(tmp_path / "index.html.partial")
+    write_report([_row()], tmp_path, load_pixels=_load)
+    assert len(list((tmp_path / "images").iterdir())) == 2
+
+
+def test_write_report_leaves_out_scores_that_are_none(tmp_path: Path) -> None:
+    row = _row(masks=3)
+    row["masks"][0]["stability_score"] = math.nan
+    lonely = _row("b.jpg", masks=1)
+    lonely["masks"][0]["stability_score"] = math.nan
+    page = _Page(write_report([row, lonely], tmp_path, load_pixels=_load))
+    facts = [text for text in page.text if "stability" in text]
+    assert facts[0].endswith("stability 0.90–0.90")
+    assert facts[1].endswith("stability –")

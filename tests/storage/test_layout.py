@@ -36,3 +36,16 @@ def test_shard_keys_read_back(shard_id: int) -> None:
 )
 def test_other_keys_are_no_shards(key: str) -> None:
     assert layout.parse_shard_key(key) is None
+
+
+@pytest.mark.parametrize("shard_id", [0, 999_999, 1_000_000])
+@pytest.mark.parametrize("number", [1, 10])
+def test_attempt_key_reads_back(shard_id: int, number: int) -> None:
+    assert layout.parse_attempt_key(layout.attempt_key(shard_id, number)) == number
+
+
+@pytest.mark.parametrize(
+    "name", [".DS_Store", "0.json", "01.json", "1.json~", "\u0661.json", "x.json"]
+)
+def test_other_keys_are_no_attempts(name: str) -> None:
+    assert layout.parse_attempt_key(f"_amg/attempts/000003/{name}") is None

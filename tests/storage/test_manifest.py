@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amg_pipeline.config import ImageSettings
-from amg_pipeline.errors import ConfigError, StorageError
+from amg_pipeline.errors import ConfigError, ImageFetchError, StorageError
 from amg_pipeline.records import ImageRef
 from amg_pipeline.storage import listing, manifest
 from amg_pipeline.storage.images import load_image
@@ -78,6 +78,15 @@ def test_names_that_are_no_text_are_listed_and_loaded(tmp_path: Path) -> None:
     (row,) = list_images(ImageSettings(input=str(tmp_path))).to_pylist()
     assert row["image_id"] == "caf\\xe9 %41.png"
     assert load_image(ImageRef(row["image_id"], row["uri"])).pixels.shape == (16, 24, 3)
+
+
+def test_link_to_itself_is_an_image_that_cannot_be_read(tmp_path: Path) -> None:
+    fill(tmp_path, "a.jpg")
+    (tmp_path / "loop.jpg").symlink_to("loop.jpg")
+    table = list_images(ImageSettings(input=str(tmp_path)))
+    assert table["image_id"].to_pylist() == ["a.jpg", "loop.jpg"]
+    with pytest.raises(ImageFetchError):
+        load_image(ImageRef("loop.jpg", table["uri"][1].as_py()))
 
 
 def test_dangling_links_are_images_that_will_be_missing(tmp_path: Path) -> None:
@@ -254,13 +263,27 @@ def test_manifest_without_the_column(tmp_path: Path, name: str) -> None:
         ),
         pytest.param("a.jsonl", b'{"uri": 3}\n', "text", id="jsonl: no text"),
         pytest.param("a.jsonl", b'{"uri": "a"\n', "readable", id="jsonl: cut short"),
+        pytest.param("a.jsonl", b'{\n"url": "a"}\n', "one object a line", id="jsonl: over lines"),
+        pytest.param("a.jsonl", b"[1, 2]\n", "readable|one object", id="jsonl: a list"),
+        pytest.param("a.csv", b"uri,uri\na,b\n", "'uri'.*2 of them", id="csv: uri twice"),
+        pytest.param(
+            "a.csv", b"uri,image_id,image_id\na,b,c\n", "one column named 'image_id'", id="csv: ids"
+        ),
         pytest.param("a.parquet", b"PAR1", "readable", id="parquet: cut short"),
     ],
 )
 def test_malformed_manifests(tmp_path: Path, name: str, data: bytes, message: str) -> None:
     (tmp_path / name).write_bytes(data)
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ConfigError, match=message) as caught:
         ids(tmp_path / name)
+    assert "\n" not in str(caught.value)
+
+
+def test_parquet_manifest_with_a_column_twice(tmp_path: Path) -> None:
+    table = pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], names=["uri", "uri"])
+    pq.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(ConfigError, match="one column named 'uri'"):
+        ids(tmp_path / "a.parquet")
 
 
 def test_parquet_manifest_with_a_column_of_another_type(tmp_path: Path) -> None:

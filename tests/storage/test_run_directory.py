@@ -1,12 +1,19 @@
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 from uuid import uuid4
 
 import pyarrow as pa
 import pytest
 
-from amg_pipeline.errors import CommitConflictError, ConfigError, StorageError
+from amg_pipeline.errors import (
+    CommitConflictError,
+    ConfigError,
+    StorageError,
+    TransientStorageError,
+)
 from amg_pipeline.records import ImageResult, Shard
 from amg_pipeline.storage import run_directory
 from amg_pipeline.storage.listing import IMAGES_SCHEMA
@@ -137,6 +144,21 @@ def test_racing_planners_do_not_mix_their_rows(uri: str) -> None:
     assert sum(len(shard.images) for shard in fast.shards(plan)) == 10
 
 
+def test_store_that_fails_for_now_is_no_damage(tmp_path: Path) -> None:
+    class Busy(LocalFiles):
+        def read(self, key: str) -> bytes:
+            raise OSError(errno.EBUSY, "Device or resource busy")
+
+    directory = RunDirectory.open(str(tmp_path))
+    plan = stored_plan(directory)
+    assert directory.has_all_rows(plan)
+    busy = RunDirectory(ObjectStore(Busy(str(tmp_path)), retry=EAGER))
+    with pytest.raises(TransientStorageError):
+        busy.has_all_rows(plan)
+    (tmp_path / plan.parts[0].key).unlink()
+    assert not directory.has_all_rows(plan)
+
+
 # Foreign and old
 
 
@@ -175,6 +197,21 @@ def test_move_to_old_takes_everything(uri: str) -> None:
         assert directory.move_to_old(plan) == folder
         assert [i.key for i in store.list() if not i.key.startswith("_old/")] == []
         assert {i.key.removeprefix(folder): store.read(i.key) for i in store.list(folder)} == before
+        directory.refuse_foreign()
+
+
+def test_move_to_old_leaves_what_is_not_the_runs(uri: str) -> None:
+    directory, store = RunDirectory.open(uri), ObjectStore.open(uri)
+    plan = stored_plan(directory)
+    store.put("report/index.html", b"a page")
+    store.put("Notes.txt", b"mine")
+    directory.move_to_old(plan)
+    kept = [info.key for info in store.list() if not info.key.startswith("_old/")]
+    assert kept == ["Notes.txt", "report/index.html"]
+    # Killed here, the same command must be able to go on.
+    directory.refuse_foreign()
+    store.put("masks/part-000000-ffffffff.parquet", b"not of this plan")
+    with pytest.raises(ConfigError, match="masks/part-000000-ffffffff"):
         directory.refuse_foreign()
 
 
@@ -225,7 +262,7 @@ def test_commits_are_what_is_listed(uri: str) -> None:
     with pytest.raises(FileNotFoundError):
         directory.read_shard(plan, 0)
     # Nothing but the object itself is needed.
-    store.delete("masks/part-000001-01234567.parquet")
+    store.move("masks/part-000001-01234567.parquet", "elsewhere")
     assert directory.committed(plan) == frozenset()
 
 
@@ -267,6 +304,17 @@ def test_attempts_are_numbered(uri: str) -> None:
     assert directory.read_attempts(4) == {}
 
 
+def test_attempts_skip_what_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = RunDirectory.open(str(tmp_path))
+    assert directory.write_attempt(3, {"reason": "a"}) == 1
+    for name in (".DS_Store", "01.json", "2.json~", "x.json"):
+        (tmp_path / "_amg/attempts/000003" / name).write_bytes(b"\0")
+    assert directory.read_attempts(3) == {1: {"reason": "a"}}
+    # Only the names tell the number: a damaged record is no obstacle to the next one.
+    (tmp_path / "_amg/attempts/000003/1.json").write_bytes(b"{")
+    assert directory.write_attempt(3, {"reason": "b"}) == 2
+
+
 def test_stats(uri: str) -> None:
     directory = RunDirectory.open(uri)
     directory.write_stats(0, {"masks": 1})
@@ -299,7 +347,9 @@ def test_end_of_a_run_tidies_up(tmp_path: Path) -> None:
     directory = RunDirectory.open(str(tmp_path))
     plan = stored_plan(directory)
     directory.commit_shard(plan, 0, b"1")
-    (tmp_path / "masks" / ".amg-0011223344556677.tmp").write_bytes(b"half")
+    abandoned = tmp_path / "masks" / ".amg-0011223344556677.tmp"
+    abandoned.write_bytes(b"half")
+    os.utime(abandoned, (0, 0))
     directory.write_summary({}, is_complete=True)
     assert [path.name for path in (tmp_path / "masks").iterdir()] == [
         "part-000000-01234567.parquet"

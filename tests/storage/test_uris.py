@@ -48,6 +48,21 @@ def test_absolute_uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("uri", "expected"),
     [
+        ("s3://bucket/in/", "s3://bucket/in"),
+        ("s3://bucket/in//", "s3://bucket/in"),
+        ("s3://bucket/", "s3://bucket"),
+        ("memory://", "memory://"),
+        ("https://host/in/", "https://host/in/"),
+        ("https://host/in?list=/", "https://host/in?list=/"),
+    ],
+)
+def test_absolute_uri_of_a_folder_has_no_slash_at_its_end(uri: str, expected: str) -> None:
+    assert uris.absolute_uri(uri) == expected
+
+
+@pytest.mark.parametrize(
+    ("uri", "expected"),
+    [
         ("s3://bucket/a/b.csv", ("s3://bucket/a", "b.csv")),
         ("s3://bucket/b.csv", ("s3://bucket", "b.csv")),
         ("/b.csv", ("/", "b.csv")),
@@ -82,3 +97,20 @@ def test_redact_removes_credentials_and_nothing_else() -> None:
     assert uris.redact("https://me:secret@host/a.jpg?X-Amz-Signature=1") == "https://host/a.jpg"
     assert uris.redact("s3://bucket/what?.jpg") == "s3://bucket/what?.jpg"
     assert uris.redact("/data/me:x@y") == "/data/me:x@y"
+    assert uris.redact("s3://me:se@cret@bucket/a@b.jpg") == "s3://bucket/a@b.jpg"
+
+
+@pytest.mark.parametrize(
+    ("uri", "expected"),
+    [
+        ("s3://me:secret@bucket/a", True),
+        ("https://me:se@cret@host", True),
+        ("s3://bucket/a:b@c.jpg", False),
+        ("http://host:80/a@b", False),
+        ("abfs://container@account/a", False),
+        ("file:///data/me:x@y", False),
+        ("/data/x:/me:x@y", False),
+    ],
+)
+def test_has_password(uri: str, expected: bool) -> None:
+    assert uris.has_password(uri) is expected

@@ -46,6 +46,17 @@ def test_empty_mask_is_sound() -> None:
 
 
 @pytest.mark.parametrize(
+    ("score", "is_sound"), [("stability_score", True), ("predicted_iou", False)]
+)
+def test_empty_mask_may_have_no_stability(score: str, is_sound: bool) -> None:
+    record = replace(make_record(np.zeros((6, 9), dtype=bool)), **{score: float("nan")})
+    empty = replace(RESULTS[0], masks=(record,))
+    found = faults(encode_table([empty, *RESULTS[1:]], METADATA))
+    assert [fault for fault in found if "finite" not in fault] == []
+    assert (found == []) is is_sound
+
+
+@pytest.mark.parametrize(
     ("edit", "message"),
     [
         pytest.param(lambda r: r[0]["masks"][0].update(area=1), "area is", id="area"),
@@ -61,6 +72,11 @@ def test_empty_mask_is_sound() -> None:
         ),
         pytest.param(
             lambda r: r[0]["masks"][0].update(predicted_iou=float("nan")), "finite", id="no score"
+        ),
+        pytest.param(
+            lambda r: r[0]["masks"][0].update(stability_score=float("nan")),
+            "finite",
+            id="no stability",
         ),
         pytest.param(lambda r: r[0].update(num_masks=5), "num_masks", id="count"),
         pytest.param(lambda r: r[0].update(status="fine"), "status must be one", id="status"),
