@@ -207,7 +207,7 @@ class TestTraining:
     def test_a_few_steps_reduce_the_loss(self, cache: SceneCache) -> None:
         keras.utils.set_random_seed(0)
         trainer = SAMTrainer(make_sam())
-        trainer.compile(optimizer=keras.optimizers.Adam(3e-3))
+        trainer.compile(optimizer=keras.optimizers.Adam(3e-3), jit_compile=False)
         batches = batches_of(cache, steps=12, augment=False)
         history = trainer.fit(batches, epochs=3, shuffle=False, verbose=0).history
         assert history["loss"][-1] < 0.7 * history["loss"][0]
@@ -219,7 +219,7 @@ class TestTraining:
     ) -> None:
         trainer = SAMTrainer(make_sam())
         before = [as_arrays(variable) for variable in trainer.sam.variables]
-        trainer.compile(optimizer=keras.optimizers.SGD(0.5))
+        trainer.compile(optimizer=keras.optimizers.SGD(0.5), jit_compile=False)
         with pytest.warns(UserWarning, match="Gradients do not exist"):
             trainer.fit(batches_of(cache, prompts=8, steps=1), epochs=1, verbose=0)
         unchanged = {
