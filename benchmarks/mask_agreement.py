@@ -22,6 +22,10 @@ UNDECIDED_LOGIT = 1e-3
 MIN_IDENTICAL_SHARE = 0.99
 MIN_IOU = 0.999
 MAX_SCORE_ERROR = 1e-4
+#: Pixels by which a stability score's counts may differ: one whose logit lies within rounding of a
+#: stability threshold falls on either side, and in a mask below 10,000 pixels one alone moves the
+#: score by more than `MAX_SCORE_ERROR`.
+MAX_STABILITY_PIXELS = 4
 #: Masks whose predicted IoU is closer than this may change places.
 TIE = 1e-5
 
@@ -88,6 +92,7 @@ class MaskAgreement:
     differing_pixels: int
     decided_pixels: int
     max_score_error: float
+    score_faults: int
     order_faults: int
 
     @property
@@ -97,7 +102,7 @@ class MaskAgreement:
             self.expected_masks == self.found_masks
             and self.min_iou >= MIN_IOU
             and self.decided_pixels == 0
-            and self.max_score_error <= MAX_SCORE_ERROR
+            and self.score_faults == 0
             and self.order_faults == 0
         )
 
@@ -157,6 +162,10 @@ def compare_masks(
         differing_pixels=differing_pixels,
         decided_pixels=decided_pixels,
         max_score_error=max(errors, default=0.0),
+        score_faults=sum(
+            _scores_differ(mask, partner, _area(mask, height=height, width=width))
+            for mask, partner in pairs
+        ),
         order_faults=_order_faults(expected, partners),
     )
 
@@ -210,6 +219,14 @@ def _match(
     return partners
 
 
+def _scores_differ(expected: FoundMask, found: FoundMask, area: int) -> bool:
+    allowed = max(MAX_SCORE_ERROR, MAX_STABILITY_PIXELS / max(area, 1))
+    return (
+        abs(expected.predicted_iou - found.predicted_iou) > MAX_SCORE_ERROR
+        or abs(expected.stability_score - found.stability_score) > allowed
+    )
+
+
 def _order_faults(expected: Sequence[FoundMask], partners: Sequence[int | None]) -> int:
     """Count pairs that changed places although their scores are apart."""
     faults = 0
@@ -221,6 +238,10 @@ def _order_faults(expected: Sequence[FoundMask], partners: Sequence[int | None])
             apart = abs(expected[i].predicted_iou - expected[k].predicted_iou)
             faults += apart >= TIE or expected[i].crop_box != expected[k].crop_box
     return faults
+
+
+def _area(mask: FoundMask, *, height: int, width: int) -> int:
+    return rle_from_coco({"size": [height, width], "counts": mask.counts}).area
 
 
 def _decode(mask: FoundMask, *, height: int, width: int) -> NDArray[np.bool_]:

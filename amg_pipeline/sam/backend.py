@@ -69,7 +69,8 @@ def compile_function(
     if backend == "tensorflow":
         import tensorflow as tf
 
-        compiled: Callable[..., Any] = tf.function(function, reduce_retracing=True)
+        # Nothing here branches on a tensor, so its Python is traced as it stands.
+        compiled: Callable[..., Any] = tf.function(function, reduce_retracing=True, autograph=False)
         return compiled
     if backend == "jax":
         return _compile_with_jax(function, variables)

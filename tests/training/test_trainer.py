@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -204,30 +203,24 @@ class TestTraining:
             outputs["logits"][3 + click, 1:], alone["low_res_logits"][0], atol=2e-4
         )
 
-    def test_a_few_steps_reduce_the_loss(self, cache: SceneCache) -> None:
+    def test_a_few_steps_reduce_the_loss_and_train_every_part(self, cache: SceneCache) -> None:
         keras.utils.set_random_seed(0)
         trainer = SAMTrainer(make_sam())
-        trainer.compile(optimizer=keras.optimizers.Adam(3e-3), jit_compile=False)
+        before = [as_arrays(variable) for variable in trainer.sam.variables]
+        optimizer = keras.optimizers.Adam(3e-3)
+        optimizer.build(trainer.trainable_variables)  # within the graph, it would be traced twice
+        trainer.compile(optimizer=optimizer, jit_compile=False)
         batches = batches_of(cache, steps=12, augment=False)
         history = trainer.fit(batches, epochs=3, shuffle=False, verbose=0).history
         assert history["loss"][-1] < 0.7 * history["loss"][0]
         assert set(history) == {"loss", "best_iou", "top_iou", "score_error"}
-        assert np.isfinite(history["loss"]).all()
-
-    def test_it_trains_everything_but_frequencies_and_mask_prompts(
-        self, cache: SceneCache, tmp_path: Path
-    ) -> None:
-        trainer = SAMTrainer(make_sam())
-        before = [as_arrays(variable) for variable in trainer.sam.variables]
-        trainer.compile(optimizer=keras.optimizers.SGD(0.5), jit_compile=False)
-        with pytest.warns(UserWarning, match="Gradients do not exist"):
-            trainer.fit(batches_of(cache, prompts=8, steps=1), epochs=1, verbose=0)
         unchanged = {
-            variable.path
+            variable.path.split("/", 2)[-1]
             for variable, values in zip(trainer.sam.variables, before, strict=True)
             if (as_arrays(variable) == values).all()
         }
-        assert all(
-            "mask_downscaling" in path or path.endswith(("gaussian_matrix", "point_embeddings_0"))
-            for path in unchanged
-        ), unchanged
+        # Fixed, never drawn as a prompt (background clicks), and unused (mask prompts).
+        assert {path for path in unchanged if "mask_downscaling" not in path} == {
+            "pe_layer/positional_encoding_gaussian_matrix",
+            "point_embeddings_0",
+        }

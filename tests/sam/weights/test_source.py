@@ -54,7 +54,7 @@ def test_weights_sha256_of_packaged_weights(
         raising=False,
     )
     assert weights_sha256("tiny", None) == hashlib.sha256(b"tiny").hexdigest()
-    with pytest.raises(ConfigError, match=r"amg weights fetch vit_b.*'vit_b' without weights"):
+    with pytest.raises(ConfigError, match=r"amg weights fetch vit_b downloads.*Received: none"):
         weights_sha256("vit_b", None)
 
 
