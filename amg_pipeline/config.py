@@ -185,7 +185,14 @@ class WorkerSettings(_Section):
     gpus_per_worker: Annotated[float, Field(ge=0.0)] | None = None
     #: Threads that fetch and decode ahead of the model, per worker.
     decode_threads: PositiveInt = 2
+    #: Ray cluster; None takes RAY_ADDRESS, else starts a Ray of its own on this machine.
     address: str | None = None
+    #: An image that takes longer is hung: its worker is replaced. Not with `--local`.
+    image_timeout_seconds: Annotated[float, Field(gt=0.0)] = 600.0
+    #: A worker that holds more is replaced, before the machine runs out; None sets no limit.
+    memory_limit_bytes: PositiveInt | None = None
+    #: Of all machines together, in any currency: gives the cost per thousand images.
+    price_per_hour: Annotated[float, Field(ge=0.0)] | None = None
 
 
 class RunConfig(_Section):

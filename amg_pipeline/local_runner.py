@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import logging
-import time
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from amg_pipeline.errors import ShardError, StorageError, TransientStorageError
+from amg_pipeline.outcome import RunOutcome, RunTally
 from amg_pipeline.planning import Plan
-from amg_pipeline.records import ImageResult, Shard, ShardReport
+from amg_pipeline.records import ImageResult, Shard
 from amg_pipeline.shard_runner import MaskGenerator, ShardRunner, make_mask_generator
-from amg_pipeline.storage.mask_table import load_masks
-from amg_pipeline.storage.tally import RowCounts, count_rows
 from amg_pipeline.telemetry import log_event
 
 _LOGGER = logging.getLogger(__name__)
@@ -22,33 +18,6 @@ _LOGGER = logging.getLogger(__name__)
 MAX_ATTEMPTS = 3
 
 OnProgress = Callable[[ImageResult], None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunOutcome:
-    """How a run ended.
-
-    Attributes:
-        counts: Rows and masks of the whole output, earlier runs' included.
-        given_up: Numbers of the shards whose attempts were used up.
-        elapsed_seconds: Wall-clock time of this run.
-        new_images: Images that this run did.
-    """
-
-    counts: RowCounts
-    given_up: tuple[int, ...]
-    elapsed_seconds: float
-    new_images: int
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether every shard is committed."""
-        return not self.given_up
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether nothing is left that another run could do better."""
-        return self.is_complete and not self.counts.unsettled
 
 
 def run_locally(
@@ -71,12 +40,9 @@ def run_locally(
         WeightsError: If the weights cannot be loaded.
         StorageError: If the output cannot be read or written.
     """
-    started = time.perf_counter()
     directory, stored = plan.run_directory, plan.stored
+    tally = RunTally(plan)
     committed = directory.committed(stored)
-    given_up: list[int] = []
-    stage_seconds: Counter[str] = Counter()
-    new_images = 0
     if len(committed) < stored.num_shards:
         runner = ShardRunner(
             directory=directory,
@@ -87,41 +53,32 @@ def run_locally(
             decode_threads=plan.config.workers.decode_threads,
         )
         for shard in directory.shards(stored, skip=committed):
-            report = _run_with_attempts(runner, plan, shard, on_image)
-            if report is None:
-                given_up.append(shard.shard_id)
-            else:
-                new_images += len(shard.images)
-                stage_seconds.update(report.stage_seconds)
-    outcome = RunOutcome(
-        counts=count_rows(load_masks(directory.uri)),
-        given_up=tuple(given_up),
-        elapsed_seconds=time.perf_counter() - started,
-        new_images=new_images,
-    )
-    directory.write_summary(
-        _summarise(plan, outcome, stage_seconds), is_complete=outcome.is_complete
-    )
-    return outcome
+            _run_with_attempts(runner, plan, shard, on_image, tally)
+    return tally.conclude()
 
 
 def _run_with_attempts(
-    runner: ShardRunner, plan: Plan, shard: Shard, on_image: OnProgress | None
-) -> ShardReport | None:
+    runner: ShardRunner, plan: Plan, shard: Shard, on_image: OnProgress | None, tally: RunTally
+) -> None:
     report_once = None if on_image is None else _ReportOnce(on_image)
     for attempt in range(1, MAX_ATTEMPTS + 1):
         if report_once is not None:
             report_once.begin_attempt()
         try:
-            return runner.run(shard, is_last_attempt=attempt == MAX_ATTEMPTS, on_image=report_once)
+            report = runner.run(
+                shard, is_last_attempt=attempt == MAX_ATTEMPTS, on_image=report_once
+            )
         except TransientStorageError as error:
-            _record_attempt(plan, shard, error)
+            _record_attempt(plan, shard, error, tally)
         except StorageError:
             # The output is full, forbidden or gone: no other shard would fare better.
             raise
         except Exception as error:  # noqa: BLE001  # the shard boundary: one shard's fault stays its own
-            _record_attempt(plan, shard, error)
-    return None
+            _record_attempt(plan, shard, error, tally)
+        else:
+            tally.add_shard(report)
+            return
+    tally.give_up(shard.shard_id)
 
 
 class _ReportOnce:
@@ -145,7 +102,8 @@ class _ReportOnce:
             self._on_image(result)
 
 
-def _record_attempt(plan: Plan, shard: Shard, error: Exception) -> None:
+def _record_attempt(plan: Plan, shard: Shard, error: Exception, tally: RunTally) -> None:
+    tally.add_failed_attempt("error")
     number = plan.run_directory.write_attempt(
         shard.shard_id, {"error_type": type(error).__name__, "error_message": str(error)}
     )
@@ -158,21 +116,3 @@ def _record_attempt(plan: Plan, shard: Shard, error: Exception) -> None:
         cause=None if is_known else error,
         attempt=number,
     )
-
-
-def _summarise(plan: Plan, outcome: RunOutcome, stage_seconds: Counter[str]) -> dict[str, Any]:
-    rate = outcome.new_images / outcome.elapsed_seconds if outcome.elapsed_seconds else 0.0
-    return {
-        "fingerprint": plan.fingerprint,
-        "images": dict(outcome.counts.images),
-        "masks": outcome.counts.masks,
-        "unsettled": outcome.counts.unsettled,
-        "shards": plan.num_shards,
-        "shards_given_up": list(outcome.given_up),
-        "last_run": {
-            "images": outcome.new_images,
-            "elapsed_seconds": round(outcome.elapsed_seconds, 3),
-            "images_per_second": round(rate, 3),
-            "stage_seconds": {name: round(value, 3) for name, value in stage_seconds.items()},
-        },
-    }

@@ -187,6 +187,7 @@ class ShardReport:
         masks: Number of masks in all rows.
         bytes_written: Size of the committed object.
         stage_seconds: Wall-clock seconds spent in each stage.
+        elapsed_seconds: Wall-clock seconds from when the shard had the model to its commit.
     """
 
     shard_id: int
@@ -195,3 +196,4 @@ class ShardReport:
     masks: int
     bytes_written: int
     stage_seconds: Mapping[str, float]
+    elapsed_seconds: float

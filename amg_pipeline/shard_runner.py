@@ -3,15 +3,22 @@
 Every runner, local or distributed, runs shards through `ShardRunner`, so that there is one place
 where an image's fate is decided. An image that is damaged gets its row at once. A fault that may
 pass (throttling, memory) fails the attempt, unless the caller says that it is the last one.
+
+A runner may be given a second shard from another thread while it works on one: its first images are
+fetched and decoded meanwhile, and it has the model as soon as the other shard is through with it.
 """
 
 from __future__ import annotations
 
 import logging
+import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
+from threading import Lock
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +46,8 @@ _LOGGER = logging.getLogger(__name__)
 #: From uint8 `(height, width, 3)` RGB to the masks of an image.
 MaskGenerator = Callable[[NDArray[np.uint8]], tuple[MaskRecord, ...]]
 OnImage = Callable[[ImageResult], None]
+#: As `storage.images.load_image`.
+ImageLoader = Callable[..., DecodedImage]
 
 #: How the backends say that a device's memory is full, by class name and by text. None of these
 #: errors is a MemoryError, and no backend is imported here.
@@ -50,11 +59,11 @@ _MEMORY_MESSAGE = "The image needs more memory than the worker has"
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
-    """An image whose pixels are there, or the row that says why not."""
+    """An image whose pixels are there, or the row that it has without them."""
 
     ref: ImageRef
     image: DecodedImage | None = None
-    failure: ImageResult | None = None
+    row: ImageResult | None = None
 
 
 class ShardRunner:
@@ -67,6 +76,7 @@ class ShardRunner:
         generate: Finds the masks of an image.
         images: How images are read.
         decode_threads: Threads that fetch and decode ahead of `generate`.
+        load: Reads one image; `load_image` by default.
     """
 
     def __init__(
@@ -78,6 +88,7 @@ class ShardRunner:
         generate: MaskGenerator,
         images: ImageSettings,
         decode_threads: int = 2,
+        load: ImageLoader | None = None,
     ) -> None:
         self._directory = directory
         self._plan = plan
@@ -85,14 +96,24 @@ class ShardRunner:
         self._generate = generate
         self._images = images
         self._decode_threads = decode_threads
+        self._load_image = load or load_image
+        # One shard has the model at a time.
+        self._model_turn = Lock()
 
     def run(
-        self, shard: Shard, *, is_last_attempt: bool = False, on_image: OnImage | None = None
+        self,
+        shard: Shard,
+        *,
+        known: Mapping[int, ImageResult] = MappingProxyType({}),
+        is_last_attempt: bool = False,
+        on_image: OnImage | None = None,
     ) -> ShardReport:
         """Run a shard and commit it.
 
         Args:
             shard: What to do.
+            known: Rows that are settled already, by their number in the shard; these images are
+                not touched.
             is_last_attempt: Whether faults that may pass become rows rather than fail the attempt.
             on_image: Called with each image's result, in row order.
 
@@ -101,32 +122,60 @@ class ShardRunner:
             StorageError: If the commit failed.
         """
         timer = StageTimer()
+        started = time.perf_counter()
         results: list[ImageResult] = []
-        for loaded in self._load_ahead(shard, timer, is_last_attempt):
-            result = self._finish_image(loaded, timer, is_last_attempt)
-            # Its pixels would otherwise stay while the next image is waited for.
-            del loaded
-            results.append(result)
-            if on_image is not None:
-                on_image(result)
+        images = self._load_ahead(shard, known, timer, is_last_attempt)
+        with closing(images), ExitStack() as model:
+            for loaded in images:
+                if not results:
+                    # Images load while another shard has the model.
+                    model.enter_context(self._model_turn)
+                    started = time.perf_counter()
+                result = self._finish_image(loaded, timer, is_last_attempt)
+                # Its pixels would otherwise stay while the next image is waited for.
+                del loaded
+                results.append(result)
+                if on_image is not None:
+                    on_image(result)
         _refuse_broken_model(results)
         with timer.stage("encode_table"):
             data = encode_table(results, self._metadata)
         with timer.stage("commit"):
             self._directory.commit_shard(self._plan, shard.shard_id, data)
-        report = _report(shard.shard_id, results, len(data), timer)
+        report = _report(
+            shard.shard_id, results, len(data), timer, elapsed=time.perf_counter() - started
+        )
         self._directory.write_stats(shard.shard_id, report_to_stats(report))
         return report
 
+    def run_image(self, ref: ImageRef) -> ImageResult:
+        """Give one image's row, and commit nothing; nothing else is loaded meanwhile.
+
+        Raises:
+            ShardError: If the image could not be fetched, or needs more memory than there is.
+        """
+        timer = StageTimer()
+        with self._model_turn:
+            return self._finish_image(
+                self._load(ref, timer, is_last_attempt=False), timer, is_last_attempt=False
+            )
+
     def _load_ahead(
-        self, shard: Shard, timer: StageTimer, is_last_attempt: bool
-    ) -> Iterator[_Loaded]:
+        self,
+        shard: Shard,
+        known: Mapping[int, ImageResult],
+        timer: StageTimer,
+        is_last_attempt: bool,
+    ) -> Generator[_Loaded, None, None]:
         """Load images in order, at most one per thread beyond the one in use."""
         waiting: deque[Future[_Loaded]] = deque()
         with ThreadPoolExecutor(self._decode_threads, thread_name_prefix="decode") as pool:
             try:
-                for ref in shard.images:
-                    waiting.append(pool.submit(self._load, ref, timer, is_last_attempt))
+                for index, ref in enumerate(shard.images):
+                    if index in known:
+                        waiting.append(_finished(_Loaded(ref, row=known[index])))
+                    else:
+                        waiting.append(pool.submit(self._load, ref, timer, is_last_attempt))
                     if len(waiting) > self._decode_threads:
                         yield waiting.popleft().result()
                 while waiting:
@@ -137,34 +186,34 @@ class ShardRunner:
     def _load(self, ref: ImageRef, timer: StageTimer, is_last_attempt: bool) -> _Loaded:
         try:
             with timer.stage("load"):
-                image = load_image(
+                image = self._load_image(
                     ref,
                     exif_orientation=self._images.exif_orientation,
                     max_pixels=self._images.max_pixels,
                 )
         except ImageError as error:
-            return _Loaded(ref, failure=_failure(ref, error.status, error))
+            return _Loaded(ref, row=_failure(ref, error.status, error))
         except ConfigError as error:
             # A manifest may name a scheme that this machine cannot read. The error's own text holds
             # the address.
             failure = _failure(ref, "fetch_error", error)
             message = "The address's scheme must be one that can be read. Received: another one"
-            return _Loaded(ref, failure=replace(failure, error_message=message))
+            return _Loaded(ref, row=replace(failure, error_message=message))
         except TransientStorageError as error:
             if is_last_attempt:
-                return _Loaded(ref, failure=_failure(ref, "fetch_error", error))
+                return _Loaded(ref, row=_failure(ref, "fetch_error", error))
             raise ShardError(f"Image {ref.image_id!r} could not be fetched: {error}") from error
         except MemoryError as error:
-            return _Loaded(ref, failure=_out_of_memory(ref, error, is_last_attempt))
+            return _Loaded(ref, row=_out_of_memory(ref, error, is_last_attempt))
         return _Loaded(ref, image=image)
 
     def _finish_image(
         self, loaded: _Loaded, timer: StageTimer, is_last_attempt: bool
     ) -> ImageResult:
         if loaded.image is None:
-            if loaded.failure is None:
+            if loaded.row is None:
                 raise ShardError(f"Image {loaded.ref.image_id!r} was neither loaded nor refused")
-            return loaded.failure
+            return loaded.row
         pixels = loaded.image.pixels
         try:
             with timer.stage("generate"):
@@ -181,6 +230,12 @@ class ShardRunner:
         )
 
 
+def _finished(loaded: _Loaded) -> Future[_Loaded]:
+    future: Future[_Loaded] = Future()
+    future.set_result(loaded)
+    return future
+
+
 def report_to_stats(report: ShardReport) -> dict[str, object]:
     """Turn a report into what is stored beside the run."""
     return {
@@ -189,6 +244,7 @@ def report_to_stats(report: ShardReport) -> dict[str, object]:
         "unsettled": report.unsettled,
         "masks": report.masks,
         "bytes_written": report.bytes_written,
+        "elapsed_seconds": round(report.elapsed_seconds, 4),
         "stage_seconds": {name: round(s, 4) for name, s in report.stage_seconds.items()},
     }
 
@@ -288,7 +344,12 @@ def _refuse_broken_model(results: list[ImageResult]) -> None:
 
 
 def _report(
-    shard_id: int, results: list[ImageResult], bytes_written: int, timer: StageTimer
+    shard_id: int,
+    results: list[ImageResult],
+    bytes_written: int,
+    timer: StageTimer,
+    *,
+    elapsed: float,
 ) -> ShardReport:
     return ShardReport(
         shard_id=shard_id,
@@ -297,4 +358,5 @@ def _report(
         masks=sum(len(result.masks) for result in results),
         bytes_written=bytes_written,
         stage_seconds=timer.seconds,
+        elapsed_seconds=elapsed,
     )

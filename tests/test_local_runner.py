@@ -18,10 +18,11 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from amg_pipeline import local_runner
+from amg_pipeline import outcome
 from amg_pipeline.config import RunConfig
 from amg_pipeline.errors import ShardError, StorageError, TransientStorageError, WeightsError
-from amg_pipeline.local_runner import MAX_ATTEMPTS, RunOutcome, run_locally
+from amg_pipeline.local_runner import MAX_ATTEMPTS, run_locally
+from amg_pipeline.outcome import RunOutcome
 from amg_pipeline.planning import Plan
 from amg_pipeline.records import ImageResult
 from amg_pipeline.storage.local_files import LocalFiles
@@ -498,7 +499,7 @@ def test_outcome(given_up: tuple[int, ...], unsettled: int, expected: tuple[bool
 def test_rate_of_a_run_without_time_is_zero(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(local_runner.time, "perf_counter", lambda: 5.0)
+    monkeypatch.setattr(outcome.time, "perf_counter", lambda: 5.0)
 
     run(plan_photos(photos, tmp_path / "out"))
 

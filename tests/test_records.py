@@ -97,7 +97,7 @@ def test_records_cross_processes() -> None:
         crop_box=CropBox(0, 0, 2, 1, layer=0),
     )
     shard = Shard(3, (ImageRef("a", "/a", 5, "tag"),))
-    report = ShardReport(3, {"ok": 1}, 0, 1, 100, {"load": 0.1})
+    report = ShardReport(3, {"ok": 1}, 0, 1, 100, {"load": 0.1}, 0.5)
 
     copy = pickle.loads(pickle.dumps((record, shard, report)))
 

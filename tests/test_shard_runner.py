@@ -8,6 +8,7 @@ import struct
 import threading
 import weakref
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from zlib import compress, crc32
@@ -21,8 +22,16 @@ from amg_pipeline import shard_runner
 from amg_pipeline.config import load_config
 from amg_pipeline.errors import ShardError, StorageError, TransientStorageError
 from amg_pipeline.planning import Plan
-from amg_pipeline.records import DecodedImage, ImageRef, ImageResult, Shard, ShardReport
+from amg_pipeline.records import (
+    DecodedImage,
+    ImageRef,
+    ImageResult,
+    MaskRecord,
+    Shard,
+    ShardReport,
+)
 from amg_pipeline.shard_runner import ShardRunner, make_mask_generator, report_to_stats
+from amg_pipeline.storage.images import load_image
 from amg_pipeline.storage.local_files import LocalFiles
 from amg_pipeline.storage.mask_table import decode_table
 from amg_pipeline.storage.object_store import ObjectStore
@@ -120,7 +129,7 @@ def test_report_is_stored_after_the_commit(plan: Plan) -> None:
 
 
 def test_report_to_stats_rounds_seconds() -> None:
-    report = ShardReport(3, {"ok": 2}, 1, 5, 100, {"load": 1.23456789})
+    report = ShardReport(3, {"ok": 2}, 1, 5, 100, {"load": 1.23456789}, 2.00004)
 
     assert report_to_stats(report) == {
         "shard_id": 3,
@@ -128,6 +137,7 @@ def test_report_to_stats_rounds_seconds() -> None:
         "unsettled": 1,
         "masks": 5,
         "bytes_written": 100,
+        "elapsed_seconds": 2.0,
         "stage_seconds": {"load": 1.2346},
     }
 
@@ -613,3 +623,66 @@ def test_make_mask_generator_sets_up_backend_model_and_algorithm(
     made["segmenter"] = model.requested[0]
     assert made == expected
     assert any(abs(record.rle.area - np.pi * 12**2) < 20 for record in records)
+
+
+# Rows that are known, single images, and two shards at once
+
+
+def test_known_rows_are_taken_as_they_are_and_their_images_not_touched(plan: Plan) -> None:
+    shard = shards_of(plan)[0]
+    loaded: list[str] = []
+
+    def load(ref: ImageRef, **options: Any) -> DecodedImage:
+        loaded.append(ref.image_id)
+        return load_image(ref, **options)
+
+    crash = ImageResult(shard.images[1], "crash", error_type="X", error_message="died")
+    runner = make_runner(plan, load=load)
+    tried = runner.run_image(shard.images[4])
+    loaded.clear()
+    report = runner.run(shard, known={1: crash, 4: tried})
+
+    assert sorted(loaded) == ["000.png", "002.png", "003.png", "005.png"]
+    assert report.images == {"ok": 5, "crash": 1}
+    assert report.unsettled == 1
+    rows = rows_of(plan)
+    assert list(rows) == [ref.image_id for ref in shard.images]
+    assert (rows["001.png"].status, rows["001.png"].error_message) == ("crash", "died")
+    with_known = stored_masks(plan.run_directory.uri)
+    make_runner(plan).run(shard, known={1: crash})
+    assert stored_masks(plan.run_directory.uri) == with_known
+
+
+def test_one_image_gives_its_row_and_commits_nothing(plan: Plan, photos: Path) -> None:
+    runner, shard = make_runner(plan), shards_of(plan)[0]
+    (photos / "001.png").write_bytes(b"no image")
+
+    rows = [runner.run_image(ref) for ref in shard.images[:2]]
+
+    assert [row.status for row in rows] == ["ok", "decode_error"]
+    assert stored_masks(plan.run_directory.uri) == {}
+
+
+def test_a_second_shard_loads_while_the_first_has_the_model(photos: Path, tmp_path: Path) -> None:
+    plan = plan_photos(photos, tmp_path / "out", shard_size=3)
+    first, second = shards_of(plan)
+    loads_of_second = threading.Event()
+    in_model: list[int] = []
+
+    def load(ref: ImageRef, **options: Any) -> DecodedImage:
+        if ref in second.images:
+            loads_of_second.set()
+        return load_image(ref, **options)
+
+    def generate(pixels: Pixels) -> tuple[MaskRecord, ...]:
+        in_model.append(1)
+        assert sum(in_model) == 1, "two shards were in the model at once"
+        # Would wait for ever if the second shard began to load only after the first.
+        assert loads_of_second.wait(timeout=30)
+        in_model.append(-1)
+        return threshold_masks(pixels)
+
+    runner = make_runner(plan, generate=generate, load=load)
+    with ThreadPoolExecutor(2) as pool:
+        reports = [pool.submit(runner.run, shard) for shard in (first, second)]
+        assert sorted(report.result().shard_id for report in reports) == [0, 1]

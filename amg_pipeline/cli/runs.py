@@ -13,7 +13,8 @@ from amg_pipeline.assets import PHOTOS_FOLDER
 from amg_pipeline.cli.settings import resolve_options, run_options
 from amg_pipeline.config import load_config
 from amg_pipeline.errors import ConfigError, JobIncompleteError, StorageError
-from amg_pipeline.local_runner import RunOutcome, run_locally
+from amg_pipeline.local_runner import run_locally
+from amg_pipeline.outcome import RunOutcome
 from amg_pipeline.planning import Plan, make_plan
 from amg_pipeline.progress import RunProgress
 from amg_pipeline.storage.mask_table import load_masks
