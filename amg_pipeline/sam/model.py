@@ -14,7 +14,7 @@ from amg_pipeline.errors import ConfigError
 from amg_pipeline.sam.image_encoder import ImageEncoderViT
 from amg_pipeline.sam.mask_decoder import MaskDecoder
 from amg_pipeline.sam.postprocess import resize_logits, resize_weights
-from amg_pipeline.sam.presets import PIXEL_MEAN, PIXEL_STD, PRESETS
+from amg_pipeline.sam.presets import PIXEL_MEAN, PIXEL_STD, PRESETS, Preset
 from amg_pipeline.sam.prompt_encoder import PromptEncoder
 from amg_pipeline.sam.segmenter import SamSegmenter
 from amg_pipeline.sam.transformer import TwoWayTransformer
@@ -109,7 +109,7 @@ class SAM(keras.Model):
         """
         if variant not in PRESETS:
             raise ConfigError(f"variant must be one of {', '.join(PRESETS)}. Received: {variant!r}")
-        model = cls(**_parts_of(variant, kwargs.get("dtype")), variant=variant, **kwargs)
+        model = cls.from_preset(PRESETS[variant], variant=variant, **kwargs)
         source = weights
         if weights == "default":
             from amg_pipeline.assets import packaged_weights
@@ -120,6 +120,16 @@ class SAM(keras.Model):
 
             load_weights(model, source)
         return model
+
+    @classmethod
+    def from_preset(cls, preset: Preset, **kwargs: Any) -> SAM:
+        """Make a built model of given sizes, with random weights.
+
+        Args:
+            preset: Sizes, e.g. `dataclasses.replace(PRESETS["tiny"], img_size=512)`.
+            **kwargs: Further arguments of `SAM`.
+        """
+        return cls(**_parts_of(preset, kwargs.get("dtype")), **kwargs)
 
     def build(self, input_shape: Any = None) -> None:
         for part in (self.image_encoder, self.prompt_encoder, self.mask_decoder):
@@ -270,8 +280,7 @@ class SAM(keras.Model):
         return cls(**{**config, **parts})
 
 
-def _parts_of(variant: str, dtype: Any) -> dict[str, Any]:
-    preset = PRESETS[variant]
+def _parts_of(preset: Preset, dtype: Any) -> dict[str, Any]:
     grid = (preset.grid_size, preset.grid_size)
     return {
         "image_encoder": ImageEncoderViT(

@@ -12,15 +12,17 @@ import argparse
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import keras
 
 from amg_pipeline.sam.model import SAM
+from amg_pipeline.sam.presets import PRESETS
 from amg_pipeline.sam.weights import save_weights
 from amg_pipeline.training.calibration import calibrate_logits
+from amg_pipeline.training.growing import grow
 from amg_pipeline.training.scene_cache import SceneCache, render_scenes
 from amg_pipeline.training.trainer import SAMTrainer, SceneBatches
 
@@ -30,7 +32,7 @@ HELD_OUT_SEED = 1_000_000_000
 NUM_SCENES = 6000
 NUM_HELD_OUT = 256
 BATCH_SIZE = 8
-PROMPTS = 16
+VALIDATION_PROMPTS = 16
 STEPS_PER_EPOCH = 100
 VALIDATION_STEPS = 16
 WARM_UP_STEPS = 150
@@ -46,18 +48,47 @@ class Stage:
             where a further stage makes the slow tail worthless.
         peak_learning_rate: Highest learning rate.
         min_area: Masks of a smaller share of the scene are no targets.
+        img_size: Side of the model's input in this stage, in pixels.
+        patch_size: Side of its patches; when it changes, the model grows.
+        prompts: Prompts of a scene.
+        ema_momentum: Of the average of weights that the stage ends with.
     """
 
     epochs: int
     schedule_epochs: int
     peak_learning_rate: float
     min_area: float
+    img_size: int
+    patch_size: int
+    prompts: int
+    ema_momentum: float
 
 
+_COARSE = Stage(
+    epochs=34,
+    schedule_epochs=40,
+    peak_learning_rate=1e-3,
+    min_area=0.0,
+    img_size=256,
+    patch_size=16,
+    prompts=16,
+    ema_momentum=0.998,
+)
 STAGES = (
-    Stage(epochs=34, schedule_epochs=40, peak_learning_rate=1e-3, min_area=0.0),
+    _COARSE,
     # The low-res grid has 64 x 64 cells: what is smaller than a dozen of them teaches noise.
-    Stage(epochs=22, schedule_epochs=30, peak_learning_rate=8e-4, min_area=0.004),
+    replace(_COARSE, epochs=22, schedule_epochs=30, peak_learning_rate=8e-4, min_area=0.004),
+    # The model that ships: smaller patches, each prompt three times as costly.
+    Stage(
+        epochs=44,
+        schedule_epochs=44,
+        peak_learning_rate=1e-3,
+        min_area=0.002,
+        img_size=192,
+        patch_size=8,
+        prompts=8,
+        ema_momentum=0.99,
+    ),
 )
 
 
@@ -120,9 +151,10 @@ def train_tiny(work_dir: Path, *, stages: Sequence[Stage] = STAGES, processes: i
     held_out = render_scenes(
         work_dir / "held_out", count=NUM_HELD_OUT, seed=HELD_OUT_SEED, processes=processes
     )
-    trainer = SAMTrainer(SAM.from_variant("tiny", weights=None))
-    validation = _held_out_batches(held_out, trainer.sam, stages[-1])
+    trainer = SAMTrainer(_model_of(stages[0]))
     for number, stage in enumerate(stages, start=1):
+        trainer = _at_resolution_of(stage, trainer)
+        validation = _held_out_batches(held_out, stage)
         _train_stage(trainer, stage, number, scenes, validation, work_dir)
     metrics = trainer.evaluate(validation, return_dict=True, verbose=0)
     factor = calibrate_logits(trainer, (validation[i] for i in range(len(validation))))
@@ -141,6 +173,21 @@ def train_tiny(work_dir: Path, *, stages: Sequence[Stage] = STAGES, processes: i
     return weights
 
 
+def _model_of(stage: Stage) -> SAM:
+    sizes = replace(PRESETS["tiny"], img_size=stage.img_size, patch_size=stage.patch_size)
+    return SAM.from_preset(sizes)
+
+
+def _at_resolution_of(stage: Stage, trainer: SAMTrainer) -> SAMTrainer:
+    """Give the trainer of a stage: the last one's, or one with a model grown from its."""
+    encoder = trainer.sam.image_encoder
+    if (encoder.img_size, encoder.patch_size) == (stage.img_size, stage.patch_size):
+        return trainer
+    grown = SAMTrainer(_model_of(stage))
+    grow(trainer.sam, grown.sam)
+    return grown
+
+
 def _train_stage(
     trainer: SAMTrainer,
     stage: Stage,
@@ -156,7 +203,11 @@ def _train_stage(
     )
     trainer.compile(
         optimizer=keras.optimizers.AdamW(
-            schedule, weight_decay=0.01, global_clipnorm=1.0, use_ema=True, ema_momentum=0.998
+            schedule,
+            weight_decay=0.01,
+            global_clipnorm=1.0,
+            use_ema=True,
+            ema_momentum=stage.ema_momentum,
         )
     )
     if finished.exists():
@@ -164,9 +215,9 @@ def _train_stage(
         return
     batches = SceneBatches(
         scenes,
-        size=trainer.sam.image_encoder.img_size,
+        size=stage.img_size,
         batch_size=BATCH_SIZE,
-        prompts=PROMPTS,
+        prompts=stage.prompts,
         steps=STEPS_PER_EPOCH,
         # Each stage draws its own batches.
         seed=SEED + number - 1,
@@ -189,12 +240,12 @@ def _train_stage(
     trainer.sam.save_weights(finished)
 
 
-def _held_out_batches(held_out: SceneCache, sam: SAM, stage: Stage) -> SceneBatches:
+def _held_out_batches(held_out: SceneCache, stage: Stage) -> SceneBatches:
     return SceneBatches(
         held_out,
-        size=sam.image_encoder.img_size,
+        size=stage.img_size,
         batch_size=BATCH_SIZE,
-        prompts=PROMPTS,
+        prompts=VALIDATION_PROMPTS,
         steps=VALIDATION_STEPS,
         seed=HELD_OUT_SEED,
         augment=False,

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 from numpy.typing import NDArray
+from PIL import Image
 
 from amg_pipeline.sam.model import SAM
 from amg_pipeline.training.losses import (
@@ -143,7 +144,7 @@ class SceneBatches(keras.utils.PyDataset):
 
     Args:
         cache: Rendered scenes.
-        size: Side of the images to give, the scenes' own or half of it.
+        size: Side of the images to give, in pixels; scenes of another size are resized.
         batch_size: Images of a batch.
         prompts: Prompts of an image.
         steps: Batches of an epoch.
@@ -204,20 +205,26 @@ class SceneBatches(keras.utils.PyDataset):
     def _view(
         self, rng: np.random.Generator, image: NDArray[np.uint8], labels: NDArray[np.uint8]
     ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-        factor = image.shape[0] // self._size
-        if factor > 1 and self._augment and rng.random() < 0.4:
-            top, left = rng.integers(image.shape[0] - self._size + 1, size=2)
-            image = image[top : top + self._size, left : left + self._size]
-            labels = labels[:, top : top + self._size, left : left + self._size]
-        elif factor > 1:
-            blocks = (self._size, factor, self._size, factor, 3)
-            image = image.reshape(blocks).mean(axis=(1, 3), dtype=np.float32)
-            labels = labels[:, ::factor, ::factor]
+        if image.shape[0] != self._size:
+            image, labels = self._resize(rng, image, labels)
         pixels = image.astype(np.float32)
         if self._augment:
             pixels, labels = _turn(rng, pixels, labels)
             pixels = _recolour(rng, pixels)
         return pixels, np.ascontiguousarray(labels)
+
+    def _resize(
+        self, rng: np.random.Generator, image: NDArray[np.uint8], labels: NDArray[np.uint8]
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Bring a scene, or when augmenting as often a part of it, to the size to give."""
+        side, top, left = image.shape[0], 0, 0
+        if self._augment and rng.random() < 0.5:
+            side = int(rng.integers(image.shape[0] // 2, image.shape[0]))
+            top, left = rng.integers(image.shape[0] - side + 1, size=2)
+        part = Image.fromarray(image[top : top + side, left : left + side])
+        resized = part.resize((self._size, self._size), Image.Resampling.BILINEAR)
+        nearest = ((np.arange(self._size) + 0.5) * side / self._size).astype(int)
+        return np.asarray(resized), labels[:, (top + nearest)[:, None], left + nearest]
 
 
 def _turn(

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from keras import ops
 from numpy.typing import NDArray
+from PIL import Image
 
 from amg_pipeline.training.losses import dice_losses, focal_losses
 from amg_pipeline.training.scene_cache import SceneCache, SceneCacheMeta, render_scenes
@@ -69,13 +70,16 @@ class TestSceneBatches:
 
     def test_without_augmentation_scenes_are_only_shrunk(self, cache: SceneCache) -> None:
         inputs, targets = batches_of(cache, augment=False, batch_size=8)[0]
-        blocks = cache.images.reshape(4, IMG_SIZE, 2, IMG_SIZE, 2, 3).astype(np.float64)
-        shrunk = blocks.mean(axis=(2, 4))
+        size = (IMG_SIZE, IMG_SIZE)
+        shrunk = [
+            np.asarray(Image.fromarray(scene).resize(size, Image.Resampling.BILINEAR))
+            for scene in cache.images
+        ]
         for image, label_maps in zip(inputs["image"], targets["label_maps"], strict=True):
-            matches = [np.abs(image - scene).max() < 1e-3 for scene in shrunk]
+            matches = [bool((image == scene).all()) for scene in shrunk]
             assert sum(matches) == 1
             which = matches.index(True)
-            np.testing.assert_array_equal(label_maps, cache.label_maps[which][:, ::2, ::2])
+            np.testing.assert_array_equal(label_maps, cache.label_maps[which][:, 1::2, 1::2])
 
     def test_pixels_and_labels_move_together(self) -> None:
         """A bright square that is a mask stays that mask, however it is turned and recoloured."""
@@ -89,7 +93,10 @@ class TestSceneBatches:
             inputs, targets = batches_of(cache, batch_size=1, steps=12)[index]
             gray, mask = inputs["image"][0].mean(axis=-1), targets["label_maps"][0, 0] == 5
             if mask.any() and not mask.all():
-                assert gray[mask].min() > gray[~mask].max()
+                # The one row of pixels along the border may be mixed of both.
+                bright = gray > (gray.min() + gray.max()) / 2
+                assert (bright != mask).sum() <= 2 * IMG_SIZE
+                assert (bright & mask).sum() > 0.8 * mask.sum()
                 seen.add(mask.tobytes())
         assert len(seen) > 3
 
