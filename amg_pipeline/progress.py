@@ -20,8 +20,6 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from amg_pipeline.records import ImageResult
-
 PLAIN_INTERVAL_SECONDS = 30.0
 
 
@@ -68,10 +66,10 @@ class RunProgress:
         if self._bar is not None:
             self._bar.stop()
 
-    def on_image(self, result: ImageResult) -> None:
-        """Count one image."""
+    def on_image(self, masks: int) -> None:
+        """Count one image and its masks."""
         self._done += 1
-        self._masks += len(result.masks)
+        self._masks += masks
         if self._bar is not None:
             self._bar.update(self._task, completed=self._done, masks=self._masks)
         elif self._clock() - self._last_line >= PLAIN_INTERVAL_SECONDS:

@@ -53,6 +53,15 @@ ImageLoader = Callable[..., DecodedImage]
 #: errors is a MemoryError, and no backend is imported here.
 _MEMORY_CLASSES = frozenset({"ResourceExhaustedError", "OutOfMemoryError"})
 _MEMORY_CODE = "RESOURCE_EXHAUSTED"
+#: How the backends say that a device is broken until its process ends: every later call fails too.
+_BROKEN_DEVICE = (
+    "CUDA_ERROR",
+    "cudaError",
+    "CUDA error",
+    "CUDNN_STATUS_EXECUTION_FAILED",
+    "device-side assert",
+    "uncorrectable ECC",
+)
 #: The same on every machine: backends' own messages name devices and sizes of free memory.
 _MEMORY_MESSAGE = "The image needs more memory than the worker has"
 
@@ -221,7 +230,7 @@ class ShardRunner:
         except Exception as error:
             if _is_memory_fault(error):
                 return _out_of_memory(loaded.ref, error, is_last_attempt, size=pixels.shape[:2])
-            if not is_last_attempt:
+            if not is_last_attempt or is_device_fault(error):
                 raise
             # One image that the model fails on must not cost the others of its shard their rows.
             return _model_failure(loaded.ref, error, size=pixels.shape[:2])
@@ -292,7 +301,15 @@ def _failure(ref: ImageRef, status: str, error: Exception) -> ImageResult:
     )
 
 
-def _is_memory_fault(error: Exception) -> bool:
+def is_device_fault(error: BaseException) -> bool:
+    """Tell whether an error, or what caused it, leaves the accelerator unusable to the process."""
+    if _is_memory_fault(error):
+        return False
+    causes = [error, *([error.__cause__] if error.__cause__ else [])]
+    return any(sign in str(cause) for cause in causes for sign in _BROKEN_DEVICE)
+
+
+def _is_memory_fault(error: BaseException) -> bool:
     return (
         isinstance(error, MemoryError)
         or type(error).__name__ in _MEMORY_CLASSES

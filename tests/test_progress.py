@@ -8,8 +8,6 @@ import sys
 import pytest
 
 from amg_pipeline.progress import DownloadProgress, RunProgress
-from amg_pipeline.records import ImageRef, ImageResult
-from tests.storage.doubles import make_result
 
 
 class Clock:
@@ -25,16 +23,12 @@ class Terminal(io.StringIO):
         return True
 
 
-def failed() -> ImageResult:
-    return ImageResult(ImageRef("a", "/a"), "decode_error")
-
-
 def test_plain_line_every_thirty_seconds() -> None:
     clock, stream = Clock(), io.StringIO()
     with RunProgress(100, stream=stream, clock=clock) as progress:
         for _ in range(13):
             clock.now += 5
-            progress.on_image(make_result(masks=3))
+            progress.on_image(3)
 
     assert stream.getvalue().splitlines() == [
         "6/100 images, 18 masks, 0.20 images/s, 470 s left",
@@ -46,7 +40,7 @@ def test_plain_nothing_before_thirty_seconds() -> None:
     clock, stream = Clock(), io.StringIO()
     with RunProgress(2, stream=stream, clock=clock) as progress:
         clock.now += 29.9
-        progress.on_image(failed())
+        progress.on_image(0)
 
     assert stream.getvalue() == ""
 
@@ -55,7 +49,7 @@ def test_plain_images_of_an_earlier_run_do_not_count_for_the_rate() -> None:
     clock, stream = Clock(), io.StringIO()
     with RunProgress(100, done=90, stream=stream, clock=clock) as progress:
         clock.now += 40
-        progress.on_image(failed())
+        progress.on_image(0)
 
     assert stream.getvalue() == "91/100 images, 0 masks, 0.03 images/s, 360 s left\n"
 
@@ -64,8 +58,8 @@ def test_plain_slow_image_gives_one_line() -> None:
     clock, stream = Clock(), io.StringIO()
     with RunProgress(9, stream=stream, clock=clock) as progress:
         clock.now += 300
-        progress.on_image(failed())
-        progress.on_image(failed())
+        progress.on_image(0)
+        progress.on_image(0)
 
     assert len(stream.getvalue().splitlines()) == 1
 
@@ -75,8 +69,8 @@ def test_terminal_shows_a_bar_with_counts(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("COLUMNS", "100")
     stream = Terminal()
     with RunProgress(10, done=4, stream=stream) as progress:
-        progress.on_image(make_result(masks=3))
-        progress.on_image(failed())
+        progress.on_image(3)
+        progress.on_image(0)
 
     assert "6/10" in stream.getvalue()
     assert "3 masks" in stream.getvalue()
@@ -88,7 +82,7 @@ def test_run_progress_keeps_standard_output_clean(
     clock = Clock()
     with RunProgress(1, clock=clock) as progress:
         clock.now += 31
-        progress.on_image(failed())
+        progress.on_image(0)
 
     captured = capsys.readouterr()
     assert captured.out == ""

@@ -12,7 +12,7 @@ from amg_pipeline import __version__
 from amg_pipeline.assets import PHOTOS_FOLDER
 from amg_pipeline.cli.settings import resolve_options, run_options
 from amg_pipeline.config import load_config
-from amg_pipeline.errors import ConfigError, JobIncompleteError, StorageError
+from amg_pipeline.errors import JobIncompleteError, StorageError
 from amg_pipeline.local_runner import run_locally
 from amg_pipeline.outcome import RunOutcome
 from amg_pipeline.planning import Plan, make_plan
@@ -48,14 +48,8 @@ def run(force: bool, local: bool, **options: Any) -> None:
     INPUT is a folder, a glob in quotes, a URI prefix, or a manifest (.csv, .jsonl or .parquet with
     a column uri). OUTPUT is a folder or URI prefix; the masks are in OUTPUT/masks/*.parquet.
     """
-    config = resolve_options(options)
-    if not local:
-        raise ConfigError(
-            "This version runs on one machine only: add --local. "
-            "Received: a run without --local, which is to use Ray"
-        )
-    made = make_plan(config, package_version=__version__, force=force)
-    _finish(made, _run(made))
+    made = make_plan(resolve_options(options), package_version=__version__, force=force)
+    _finish(made, _run(made, local=local))
 
 
 @click.command(short_help="Say how far a run is.")
@@ -144,13 +138,20 @@ def demo(out: Path) -> None:
     _finish(made, outcome)
 
 
-def _run(made: Plan) -> RunOutcome:
+def _run(made: Plan, *, local: bool = False) -> RunOutcome:
     committed = _print_plan(made)
     size = made.config.output.shard_size
     # Every shard is full but the last one.
     done = sum(min(size, made.num_images - size * number) for number in committed)
     with RunProgress(made.num_images, done=done) as progress:
-        return run_locally(made, on_image=progress.on_image)
+        if local:
+            return run_locally(made, on_image=lambda done: progress.on_image(len(done.masks)))
+        # Ray takes seconds to import.
+        from amg_pipeline.distributed.cluster import connected
+        from amg_pipeline.distributed.driver import run_distributed
+
+        with connected(made.config.workers):
+            return run_distributed(made, on_image=progress.on_image)
 
 
 def _print_plan(made: Plan) -> frozenset[int]:

@@ -18,7 +18,7 @@ OLD_FOLDER = "_old/"
 RUN_KEYS = (OWN_FOLDER, MASKS_FOLDER, SUCCESS_KEY)
 
 _PREFIX_DIGITS = 8
-_ATTEMPT_KEY = re.compile(r"_amg/attempts/[0-9]{6,}/([1-9][0-9]*)\.json")
+_ATTEMPT_KEY = re.compile(r"_amg/attempts/([0-9]{6,})/([1-9][0-9]*)\.json")
 _SHARD_KEY = re.compile(r"masks/part-(\d{6,})-([0-9a-f]{8})\.parquet")
 
 
@@ -55,10 +55,10 @@ def attempt_key(shard_id: int, number: int) -> str:
     return f"{ATTEMPTS_FOLDER}{shard_name(shard_id)}/{number}.json"
 
 
-def parse_attempt_key(key: str) -> int | None:
-    """Read the number of a failed attempt; None for any other key."""
+def parse_attempt_key(key: str) -> tuple[int, int] | None:
+    """Read the numbers of the shard and of its failed attempt; None for any other key."""
     match = _ATTEMPT_KEY.fullmatch(key)
-    return int(match[1]) if match else None
+    return (int(match[1]), int(match[2])) if match else None
 
 
 def stats_key(shard_id: int) -> str:

@@ -259,6 +259,22 @@ class RunDirectory:
             for number, key in self._attempts(shard_id).items()
         }
 
+    def read_all_attempts(self, *, skip: Container[int]) -> dict[int, list[dict[str, Any]]]:
+        """Read the failed attempts at all shards, in order, by one listing.
+
+        Args:
+            skip: Numbers of shards to leave out.
+        """
+        keys = [
+            (*parsed, info.key)
+            for info in self._store.list(layout.ATTEMPTS_FOLDER)
+            if (parsed := layout.parse_attempt_key(info.key)) is not None and parsed[0] not in skip
+        ]
+        attempts: dict[int, list[dict[str, Any]]] = {}
+        for shard_id, _, key in sorted(keys):
+            attempts.setdefault(shard_id, []).append(json.loads(self._store.read(key)))
+        return attempts
+
     def write_stats(self, shard_id: int, record: Mapping[str, Any]) -> None:
         """Record how a shard went, after its commit; a failure to do so is no failure."""
         with suppress(StorageError):
@@ -296,9 +312,9 @@ class RunDirectory:
         """List the keys of a shard's failed attempts by number."""
         folder = f"{layout.ATTEMPTS_FOLDER}{layout.shard_name(shard_id)}/"
         return {
-            number: info.key
+            parsed[1]: info.key
             for info in self._store.list(folder, max_depth=1)
-            if (number := layout.parse_attempt_key(info.key)) is not None
+            if (parsed := layout.parse_attempt_key(info.key)) is not None
         }
 
     def _has_old_generation(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,9 +14,18 @@ import pytest
 
 from amg_pipeline import planning
 from amg_pipeline.cli import main, runs
+from amg_pipeline.config import WorkerSettings
+from amg_pipeline.distributed import cluster, driver
 from amg_pipeline.local_runner import run_locally
 from amg_pipeline.telemetry import ROOT_LOGGER
-from tests.photo_runs import MaskGenerator, accept, digest, threshold_masks, write_photos
+from tests.photo_runs import (
+    MaskGenerator,
+    accept,
+    digest,
+    make_threshold_generator,
+    threshold_masks,
+    write_photos,
+)
 
 
 @dataclass(frozen=True)
@@ -84,3 +94,24 @@ def fake_model(use_generator: Callable[[MaskGenerator], None]) -> None:
 def photos(tmp_path: Path) -> Path:
     """Seven photos."""
     return write_photos(tmp_path / "in", 7)
+
+
+@pytest.fixture
+def ray_is_real(monkeypatch: pytest.MonkeyPatch, local_ray: None) -> list[object]:
+    """Let a run without `--local` go through Ray, with a function in place of the model.
+
+    Returns what `connected` was asked for.
+    """
+    monkeypatch.setattr(planning, "_model_weights_digest", digest)
+    monkeypatch.setattr(planning, "_check_model", accept)
+    patched = partial(driver.run_distributed, make_generator=make_threshold_generator)
+    monkeypatch.setattr(driver, "run_distributed", patched)
+    asked: list[object] = []
+    connect = cluster.connected
+
+    def note(settings: WorkerSettings) -> AbstractContextManager[None]:
+        asked.append(settings.address)
+        return connect(settings)
+
+    monkeypatch.setattr(cluster, "connected", note)
+    return asked

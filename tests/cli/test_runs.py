@@ -314,11 +314,20 @@ def test_force_starts_afresh_and_keeps_the_old_run(amg: Amg, photos: Path, tmp_p
     assert contents(old) == before
 
 
-def test_run_that_is_not_local_is_refused(amg: Amg, photos: Path, tmp_path: Path) -> None:
-    ended = amg("run", photos, tmp_path / "out")
+def test_run_goes_through_ray_and_gives_the_local_runs_bytes(
+    amg: Amg, use_generator: UseGenerator, ray_is_real: list[object], photos: Path, tmp_path: Path
+) -> None:
+    use_generator(threshold_masks)
+    local = amg("run", photos, tmp_path / "local", "--local", "--shard-size", 2)
+    ended = amg(
+        "run", photos, tmp_path / "ray", "--shard-size", 2, "--workers", 2, "--address", "here"
+    )
 
-    assert ended.code == 2
-    assert "add --local" in ended.err
+    assert ended.code == local.code == 0
+    assert ray_is_real == ["here"]
+    assert stored_masks(tmp_path / "ray") == stored_masks(tmp_path / "local")
+    last = ended.out.splitlines()[-1]
+    assert last.replace("/ray", "/local") == local.out.splitlines()[-1]
 
 
 # Status and verify
@@ -455,7 +464,7 @@ def test_report_to_a_place_that_cannot_be_written_is_one_line(
 
 def test_demo_makes_masks_and_a_page(
     amg: Amg,
-    use_generator: UseGenerator,
+    ray_is_real: list[object],
     photos: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

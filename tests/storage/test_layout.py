@@ -41,7 +41,7 @@ def test_other_keys_are_no_shards(key: str) -> None:
 @pytest.mark.parametrize("shard_id", [0, 999_999, 1_000_000])
 @pytest.mark.parametrize("number", [1, 10])
 def test_attempt_key_reads_back(shard_id: int, number: int) -> None:
-    assert layout.parse_attempt_key(layout.attempt_key(shard_id, number)) == number
+    assert layout.parse_attempt_key(layout.attempt_key(shard_id, number)) == (shard_id, number)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""The run on many machines: Ray actors that each hold a model and pull shards; imports Ray."""

@@ -1,0 +1,331 @@
+"""Runs a plan on a Ray cluster: hands shards to workers until all are committed or given up.
+
+The driver holds no image and no mask. Killed at any instant it loses nothing: what is committed is
+in the output, and what is known about failed attempts lies beside it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+
+from amg_pipeline.distributed.attempts import Failure, FailureReason, ShardTask
+from amg_pipeline.distributed.cluster import alive_nodes, log_shape, worker_shape
+from amg_pipeline.distributed.metrics import DriverMetrics
+from amg_pipeline.distributed.pool import PooledWorker, WorkerPool
+from amg_pipeline.distributed.shard_queue import ShardQueue
+from amg_pipeline.distributed.worker import AttemptFailed, RowDone, WorkerEvent, WorkerSetup
+from amg_pipeline.errors import StorageError
+from amg_pipeline.outcome import RunOutcome, RunTally
+from amg_pipeline.planning import Plan
+from amg_pipeline.records import ShardReport
+from amg_pipeline.shard_runner import ImageLoader, MaskGenerator, make_mask_generator
+from amg_pipeline.telemetry import log_event
+
+_LOGGER = logging.getLogger(__name__)
+#: The next shard's images load while the last one drains.
+_SHARDS_IN_FLIGHT = 2
+_POLL_SECONDS = 1.0
+#: An error may pass (throttling), given time.
+_FIRST_WAIT_SECONDS = 5.0
+#: How often the cluster is asked whether it has grown.
+_RESIZE_SECONDS = 10.0
+
+#: Called with the number of masks of each image that is done.
+OnImage = Callable[[int], None]
+
+
+@dataclass(slots=True)
+class _Flight:
+    """A shard on a worker.
+
+    Attributes:
+        task: The shard.
+        worker: Who has it.
+        pending: What Ray will tell of it next: a stream of events, or a tried image's result.
+        to_try: Rows that are still to be tried alone, the one being tried first.
+        rows_done: Rows of this attempt that are finished.
+    """
+
+    task: ShardTask
+    worker: PooledWorker
+    pending: Any = None
+    to_try: list[int] = field(default_factory=list)
+    rows_done: int = 0
+
+
+def run_distributed(
+    plan: Plan,
+    *,
+    on_image: OnImage | None = None,
+    make_generator: Callable[[Any], MaskGenerator] = make_mask_generator,
+    load: ImageLoader | None = None,
+) -> RunOutcome:
+    """Do all shards of a plan that are not committed, on the Ray that this process is connected to.
+
+    Args:
+        plan: What to do.
+        on_image: Called with the number of masks of each image that is done.
+        make_generator: Loads the model in each worker; pickled.
+        load: Reads one image in each worker, `load_image` by default; pickled.
+
+    Raises:
+        ConfigError: If the backend cannot be used in the workers.
+        WeightsError: If the weights cannot be loaded in the workers.
+        StorageError: If the output cannot be read or written.
+        AmgPipelineError: If workers fail to come up again and again.
+    """
+    setup = WorkerSetup(
+        output_uri=plan.run_directory.uri,
+        plan=plan.stored,
+        metadata=plan.table_metadata,
+        config=plan.config,
+        make_generator=make_generator,
+        load=load,
+    )
+    tally = RunTally(plan)
+    committed = plan.run_directory.committed(plan.stored)
+    if len(committed) < plan.num_shards:
+        driver = _Driver(plan, committed, WorkerPool(setup), tally, on_image)
+        try:
+            driver.run()
+        finally:
+            driver.close()
+    return tally.conclude()
+
+
+class _Driver:
+    def __init__(
+        self,
+        plan: Plan,
+        committed: frozenset[int],
+        pool: WorkerPool,
+        tally: RunTally,
+        on_image: OnImage | None,
+    ) -> None:
+        directory = plan.run_directory
+        self._plan = plan
+        self._pool = pool
+        self._tally = tally
+        self._on_image = on_image
+        self._metrics = DriverMetrics()
+        self._queue = ShardQueue(
+            directory.shards(plan.stored, skip=committed),
+            total=plan.num_shards - len(committed),
+            earlier_failures=directory.read_all_attempts(skip=committed),
+            clock=time.monotonic,
+            first_wait_seconds=_FIRST_WAIT_SECONDS,
+        )
+        self._flights: list[_Flight] = []
+        self._shape = worker_shape(plan.config.workers)
+        self._resize_at = time.monotonic() + _RESIZE_SECONDS
+        log_shape(self._shape)
+
+    def run(self) -> None:
+        """Go on until no shard is left."""
+        while self._queue or self._flights:
+            self._resize()
+            self._hand_out()
+            self._wait()
+            self._end_hung_workers()
+            self._metrics.set_queue_depth(len(self._queue))
+
+    def close(self) -> None:
+        """End all workers."""
+        self._pool.close()
+
+    # Workers
+
+    def _resize(self) -> None:
+        now = time.monotonic()
+        if now >= self._resize_at:
+            self._shape = worker_shape(self._plan.config.workers)
+            self._resize_at = now + _RESIZE_SECONDS
+        self._pool.grow(self._shape, self._wanted)
+        self._pool.report_unplaced()
+
+    @property
+    def _wanted(self) -> int:
+        return min(self._shape.count, len(self._queue) + len(self._busy()))
+
+    def _busy(self) -> set[int]:
+        return {id(flight.worker) for flight in self._flights}
+
+    def _in_flight(self, worker: PooledWorker) -> list[_Flight]:
+        return [flight for flight in self._flights if flight.worker is worker]
+
+    def _hand_out(self) -> None:
+        """Give every idle worker a shard, then every worker a second one, as far as they reach."""
+        for depth in range(_SHARDS_IN_FLIGHT):
+            for worker in tuple(self._pool.workers):
+                flights = self._in_flight(worker)
+                is_alone = any(flight.to_try for flight in flights)
+                if worker.is_ready and len(flights) == depth and not is_alone:
+                    task = self._queue.take(with_suspects=depth == 0)
+                    if task is None:
+                        break
+                    self._start(task, worker)
+        if not self._queue:
+            self._release_idle()
+
+    def _release_idle(self) -> None:
+        """Let go of workers that nothing is left for, so that the cluster can shrink."""
+        busy = self._busy()
+        for worker in tuple(self._pool.workers):
+            if id(worker) not in busy:
+                self._pool.discard(worker)
+
+    def _start(self, task: ShardTask, worker: PooledWorker) -> None:
+        flight = _Flight(task, worker, to_try=task.suspects())
+        if not self._in_flight(worker):
+            worker.last_sign = time.monotonic()
+        self._flights.append(flight)
+        self._call(flight)
+
+    def _call(self, flight: _Flight) -> None:
+        """Have the flight's next row tried alone, or its shard run if no row is left to try."""
+        task, actor = flight.task, flight.worker.actor
+        shard = task.shard
+        if flight.to_try:
+            row = flight.to_try[0]
+            flight.pending = actor.try_image.remote(shard.shard_id, row, shard.images[row])
+            return
+        task.suspect_from = None
+        flight.pending = actor.run_shard.options(num_returns="streaming").remote(
+            shard, task.known, task.is_last_attempt
+        )
+
+    # News
+
+    def _wait(self) -> None:
+        """Wait for news and take in all there is."""
+        flights = {id(flight.pending): flight for flight in self._flights}
+        starting = {id(w.started): w for w in self._pool.workers if not w.is_ready}
+        pending = [f.pending for f in self._flights] + [w.started for w in starting.values()]
+        if not pending:
+            # Every shard that is left waits for its next attempt.
+            time.sleep(_POLL_SECONDS / 10)
+            return
+        ray.wait(pending, num_returns=1, timeout=_POLL_SECONDS, fetch_local=False)
+        ready, _ = ray.wait(pending, num_returns=len(pending), timeout=0, fetch_local=False)
+        for thing in ready:
+            if id(thing) in starting:
+                self._pool.welcome(starting[id(thing)])
+            elif flights[id(thing)] in self._flights:
+                self._hear(flights[id(thing)])
+
+    def _hear(self, flight: _Flight) -> None:
+        try:
+            news = (ray.get(flight.pending),) if flight.to_try else ray.get(next(flight.pending))
+        except StopIteration:
+            news = (AttemptFailed("error", "StopIteration", "the worker fell silent"),)
+        except ray.exceptions.RayError as error:
+            self._lose(flight.worker, _reason_of(error, flight.worker), str(error))
+            return
+        flight.worker.last_sign = time.monotonic()
+        for event in news:
+            self._take_in(event, flight)
+
+    def _take_in(self, event: WorkerEvent, flight: _Flight) -> None:
+        if isinstance(event, AttemptFailed):
+            self._take_in_failure(event, flight)
+        elif isinstance(event, ShardReport):
+            self._flights.remove(flight)
+            self._tally.add_shard(event)
+            self._metrics.add_shard("committed")
+        elif flight.to_try:
+            flight.to_try.pop(0)
+            self._call(flight)
+        else:
+            self._take_in_row(event, flight)
+
+    def _take_in_row(self, row: RowDone, flight: _Flight) -> None:
+        flight.rows_done += 1
+        # A row counts once, however often its shard is tried.
+        if flight.rows_done > flight.task.reported:
+            flight.task.reported = flight.rows_done
+            if self._on_image is not None:
+                self._on_image(row.num_masks)
+
+    def _take_in_failure(self, event: AttemptFailed, flight: _Flight) -> None:
+        if event.is_fatal:
+            raise StorageError(event.message)
+        if event.reason == "error":
+            self._fail(flight, "error", event.error_type, event.message)
+            return
+        if event.reason == "device" and flight.worker.node is not None:
+            self._pool.add_device_fault(flight.worker.node)
+        self._lose(flight.worker, event.reason, event.message, error_type=event.error_type)
+
+    # Failures
+
+    def _end_hung_workers(self) -> None:
+        limit = self._plan.config.workers.image_timeout_seconds
+        for worker in tuple(self._pool.workers):
+            if self._in_flight(worker) and time.monotonic() - worker.last_sign > limit:
+                self._lose(worker, "timeout", f"no image was finished for {limit} s")
+
+    def _lose(
+        self, worker: PooledWorker, reason: FailureReason, message: str, *, error_type: str = ""
+    ) -> None:
+        """Do without a worker; its shards go back."""
+        flights = self._in_flight(worker)
+        self._pool.discard(worker)
+        for position, flight in enumerate(flights):
+            # Only the first shard has the model, so only it can hang there.
+            is_bystander = position > 0 and reason == "timeout"
+            own_reason: FailureReason = "preempted" if is_bystander else reason
+            self._fail(flight, own_reason, error_type or "WorkerLost", message)
+
+    def _fail(self, flight: _Flight, reason: FailureReason, error_type: str, message: str) -> None:
+        self._flights.remove(flight)
+        task = flight.task
+        failure = Failure(
+            reason=reason,
+            error_type=error_type,
+            message=message,
+            row=flight.to_try[0] if flight.to_try else None,
+            rows_done=flight.rows_done,
+            node=flight.worker.node,
+        )
+        task.learn(failure)
+        self._tally.add_failed_attempt(reason)
+        self._metrics.add_failed_attempt(reason)
+        if reason != "preempted":
+            self._record(task, failure)
+        if not task.is_exhausted:
+            self._queue.put_back(task, after_error=reason == "error")
+            return
+        self._record(task, Failure(reason="given_up", message="attempts are used up"))
+        self._tally.give_up(task.shard.shard_id)
+        self._metrics.add_shard("given_up")
+
+    def _record(self, task: ShardTask, failure: Failure) -> None:
+        shard = task.shard
+        self._plan.run_directory.write_attempt(shard.shard_id, failure.to_record(shard))
+        log_event(
+            _LOGGER,
+            logging.WARNING,
+            f"shard {shard.shard_id}: {failure.reason}: {failure.message.splitlines()[0]}"
+            if failure.message
+            else f"shard {shard.shard_id}: {failure.reason}",
+            row=failure.row,
+            rows_done=failure.rows_done,
+        )
+
+
+def _reason_of(error: Exception, worker: PooledWorker) -> FailureReason:
+    """Tell what a lost worker died of, as far as Ray knows."""
+    if isinstance(error, ray.exceptions.OutOfMemoryError):
+        return "out_of_memory"
+    if getattr(error, "preempted", False):
+        return "preempted"
+    is_node_alive = any(node["NodeID"] == worker.node for node in alive_nodes())
+    if isinstance(error, ray.exceptions.ActorUnavailableError) or not is_node_alive:
+        return "node_lost"
+    return "crash"

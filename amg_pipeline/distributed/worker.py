@@ -1,0 +1,245 @@
+"""A worker: one model and the shards that it is given. A plain class; `pool` makes it an actor.
+
+Nothing large leaves it: images come from storage, masks go to storage, and the driver hears of rows
+by a few numbers each.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING
+
+from amg_pipeline.config import RunConfig
+from amg_pipeline.distributed.attempts import FailureReason
+from amg_pipeline.distributed.memory_guard import MemoryGuard
+from amg_pipeline.errors import ShardError, StorageError, TransientStorageError
+from amg_pipeline.records import ImageRef, ImageResult, Shard, ShardReport
+from amg_pipeline.shard_runner import ImageLoader, MaskGenerator, ShardRunner, is_device_fault
+from amg_pipeline.storage.mask_table import TableMetadata
+from amg_pipeline.storage.run_directory import RunDirectory
+from amg_pipeline.storage.stored_plan import StoredPlan
+from amg_pipeline.telemetry import configure_logging
+
+if TYPE_CHECKING:
+    from amg_pipeline.distributed.metrics import WorkerMetrics
+
+_POLL_SECONDS = 0.05
+#: How long a process with too much memory lives on, for its last words to arrive.
+_LAST_WORDS_SECONDS = 0.5
+_FATAL_EXIT_CODE = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSetup:
+    """What a worker needs to know; travels to it once.
+
+    Attributes:
+        output_uri: The output.
+        plan: The output's plan.
+        metadata: What each table's footer says.
+        config: All settings.
+        make_generator: Loads the model.
+        load: Reads one image; `load_image` by default.
+    """
+
+    output_uri: str
+    plan: StoredPlan
+    metadata: TableMetadata
+    config: RunConfig
+    make_generator: Callable[[RunConfig], MaskGenerator]
+    load: ImageLoader | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RowDone:
+    """A row is finished: its status and how many masks it has."""
+
+    status: str
+    num_masks: int
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptFailed:
+    """An attempt ended without a commit.
+
+    Attributes:
+        reason: What kind of failure it was.
+        error_type: Class of the error.
+        message: What happened.
+        is_fatal: Whether no other shard would fare better.
+    """
+
+    reason: FailureReason
+    error_type: str
+    message: str
+    is_fatal: bool = False
+
+
+#: What a running shard tells; the last is a report or a failure.
+WorkerEvent = RowDone | ShardReport | AttemptFailed
+
+_TOO_MUCH_MEMORY = AttemptFailed(
+    "out_of_memory", "MemoryError", "the worker holds more than workers.memory_limit_bytes"
+)
+
+
+class ShardWorker:
+    """Holds one model and runs shards with it; a second shard may be given while one runs.
+
+    Args:
+        setup: What to run.
+        end_process: Ends this process with a code at once.
+    """
+
+    def __init__(
+        self, setup: WorkerSetup, *, end_process: Callable[[int], object] = os._exit
+    ) -> None:
+        self._setup = setup
+        self._end_process = end_process
+        self._runner: ShardRunner | None = None
+        self._guard: MemoryGuard | None = None
+        self._metrics: WorkerMetrics | None = None
+        self._threads = ThreadPoolExecutor(thread_name_prefix="shard")
+        # Rows that were tried alone, of the one shard that they were tried of.
+        self._tried: tuple[int, dict[int, ImageResult]] = (-1, {})
+        self._last_shard_ended = 0.0
+
+    def load_model(self) -> None:
+        """Make the model, once.
+
+        Raises:
+            ConfigError: If the backend cannot be used in this process.
+            WeightsError: If the weights cannot be loaded.
+        """
+        setup = self._setup
+        configure_logging()
+        self._runner = ShardRunner(
+            directory=RunDirectory.open(setup.output_uri),
+            plan=setup.plan,
+            metadata=setup.metadata,
+            generate=setup.make_generator(setup.config),
+            images=setup.config.images,
+            decode_threads=setup.config.workers.decode_threads,
+            load=setup.load,
+        )
+        limit = setup.config.workers.memory_limit_bytes
+        if limit is not None:
+            self._guard = MemoryGuard(limit)
+        self._last_shard_ended = time.perf_counter()
+
+    def count_with(self, metrics: WorkerMetrics) -> None:
+        """Count rows and shards from now on."""
+        self._metrics = metrics
+
+    def run_shard(
+        self, shard: Shard, known: Mapping[int, ImageResult], is_last_attempt: bool
+    ) -> Iterator[tuple[WorkerEvent, ...]]:
+        """Run a shard and commit it; tell of its rows meanwhile.
+
+        Args:
+            shard: What to do.
+            known: Rows of images that are not to be touched, by number.
+            is_last_attempt: Whether faults that may pass become rows.
+
+        Yields:
+            What happened since the last time; the very last event says how the shard ended.
+        """
+        tried_shard, tried = self._tried
+        rows = {**(tried if tried_shard == shard.shard_id else {}), **known}
+        self._tried = (-1, {})
+        events: SimpleQueue[WorkerEvent] = SimpleQueue()
+        self._threads.submit(self._run_shard, shard, rows, is_last_attempt, events.put)
+        while True:
+            news = _take_all(events)
+            if self._is_out_of_memory():
+                news = (*news, _TOO_MUCH_MEMORY)
+            if news:
+                yield news
+                if not isinstance(news[-1], RowDone):
+                    return
+
+    def try_image(self, shard_id: int, row: int, ref: ImageRef) -> RowDone | AttemptFailed:
+        """Give one image's row and keep it for its shard, while nothing else runs here.
+
+        Args:
+            shard_id: The image's shard, which is to be run here next.
+            row: The image's number in the shard.
+            ref: The image.
+        """
+        if self._tried[0] != shard_id:
+            self._tried = (shard_id, {})
+        future = self._threads.submit(self._require_runner().run_image, ref)
+        while not wait((future,), timeout=_POLL_SECONDS).done:
+            if self._is_out_of_memory():
+                return _TOO_MUCH_MEMORY
+        error = future.exception()
+        if isinstance(error, Exception):
+            return _attempt_failed(error)
+        result = future.result()
+        self._tried[1][row] = result
+        return RowDone(result.status, len(result.masks))
+
+    def _run_shard(
+        self,
+        shard: Shard,
+        known: Mapping[int, ImageResult],
+        is_last_attempt: bool,
+        tell: Callable[[WorkerEvent], None],
+    ) -> None:
+        def on_image(result: ImageResult) -> None:
+            if self._metrics is not None:
+                self._metrics.add_image(result)
+            tell(RowDone(result.status, len(result.masks)))
+
+        try:
+            report = self._require_runner().run(
+                shard, known=known, is_last_attempt=is_last_attempt, on_image=on_image
+            )
+        except Exception as error:  # noqa: BLE001  # the shard boundary
+            tell(_attempt_failed(error))
+            return
+        now = time.perf_counter()
+        if self._metrics is not None:
+            self._metrics.add_shard(report, seconds=now - self._last_shard_ended)
+        self._last_shard_ended = now
+        tell(report)
+
+    def _require_runner(self) -> ShardRunner:
+        if self._runner is None:
+            raise ShardError("A worker must load its model first. Received: a shard")
+        return self._runner
+
+    def _is_out_of_memory(self) -> bool:
+        if self._guard is None or not self._guard.exceeded.is_set():
+            return False
+        # What the image allocates cannot be stopped from here.
+        threading.Timer(_LAST_WORDS_SECONDS, self._end_process, (_FATAL_EXIT_CODE,)).start()
+        return True
+
+
+def _take_all(events: SimpleQueue[WorkerEvent]) -> tuple[WorkerEvent, ...]:
+    """Wait a moment for events and take what is there."""
+    taken: list[WorkerEvent] = []
+    with suppress(Empty):
+        taken.append(events.get(timeout=_POLL_SECONDS))
+        while True:
+            taken.append(events.get_nowait())
+    return tuple(taken)
+
+
+def _attempt_failed(error: Exception) -> AttemptFailed:
+    kind = type(error).__name__
+    if is_device_fault(error):
+        return AttemptFailed("device", kind, str(error))
+    is_fatal = isinstance(error, StorageError) and not isinstance(error, TransientStorageError)
+    if not isinstance(error, ShardError | StorageError):
+        logging.getLogger(__name__).warning("an attempt at a shard failed", exc_info=error)
+    return AttemptFailed("error", kind, str(error), is_fatal=is_fatal)
