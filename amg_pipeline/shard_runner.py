@@ -254,6 +254,7 @@ def report_to_stats(report: ShardReport) -> dict[str, object]:
         "masks": report.masks,
         "bytes_written": report.bytes_written,
         "elapsed_seconds": round(report.elapsed_seconds, 4),
+        "finished_at": round(time.time(), 3),
         "stage_seconds": {name: round(s, 4) for name, s in report.stage_seconds.items()},
     }
 

@@ -17,9 +17,8 @@ from amg_pipeline.local_runner import run_locally
 from amg_pipeline.outcome import RunOutcome
 from amg_pipeline.planning import Plan, make_plan
 from amg_pipeline.progress import RunProgress
-from amg_pipeline.storage.mask_table import load_masks
+from amg_pipeline.run_status import read_status
 from amg_pipeline.storage.run_directory import RunDirectory
-from amg_pipeline.storage.tally import count_rows
 from amg_pipeline.storage.uris import redact
 
 
@@ -56,36 +55,26 @@ def run(force: bool, local: bool, **options: Any) -> None:
 @click.argument("output")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 def status(output: str, as_json: bool) -> None:
-    """Say how far the run in OUTPUT is: shards and images done, failed and to do, and masks."""
-    directory = RunDirectory.open(output)
-    stored = directory.require_plan()
-    done = len(directory.committed(stored))
-    counts = count_rows(load_masks(output))
-    rows = sum(counts.images.values())
+    """Say how far the run in OUTPUT is: shards and images done, failed and to do, rate, time left.
+
+    Works from OUTPUT alone, also while the run goes on elsewhere.
+    """
+    found = read_status(RunDirectory.open(output))
     if as_json:
-        shards = {"total": stored.num_shards, "done": done, "to_do": stored.num_shards - done}
-        images = {
-            "total": stored.num_images,
-            "done": rows,
-            "to_do": stored.num_images - rows,
-            "by_status": dict(sorted(counts.images.items())),
-            "unsettled": counts.unsettled,
-        }
-        click.echo(
-            json.dumps(
-                {
-                    "shards": shards,
-                    "images": images,
-                    "masks": counts.masks,
-                    "fingerprint": stored.fingerprint,
-                }
-            )
-        )
+        click.echo(json.dumps(found.to_json()))
         return
+    counts, plan = found.counts, found.plan
     by_status = ", ".join(f"{n} {name}" for name, n in sorted(counts.images.items())) or "none"
-    click.echo(f"shards  {done} of {stored.num_shards} done")
-    click.echo(f"images  {rows} of {stored.num_images} done ({by_status})")
+    click.echo(f"shards  {found.shards_done} of {plan.num_shards} done")
+    click.echo(f"images  {found.images_done} of {plan.num_images} done ({by_status})")
     click.echo(f"masks   {counts.masks}")
+    if found.failed_attempts:
+        reasons = ", ".join(f"{n} {name}" for name, n in sorted(found.failed_attempts.items()))
+        click.echo(f"failed  {reasons} (attempts at shards that are not done)")
+    if found.images_per_second and found.seconds_left:
+        click.echo(
+            f"rate    {found.images_per_second:.2f} images/s, {found.seconds_left:.0f} s left"
+        )
 
 
 @click.command(short_help="Read back every committed shard and check it.")

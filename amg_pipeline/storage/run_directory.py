@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -280,10 +280,11 @@ class RunDirectory:
         with suppress(StorageError):
             self._store.put(layout.stats_key(shard_id), _to_json(record))
 
-    def read_stats(self) -> Iterator[dict[str, Any]]:
-        """Read what is recorded about the shards that are done, as far as it is there."""
-        for info in self._store.list(layout.STATS_FOLDER):
-            yield json.loads(self._store.read(info.key))
+    def read_stats(self, shard_ids: Iterable[int]) -> Iterator[dict[str, Any]]:
+        """Read what is recorded about shards that are done, as far as it is there."""
+        for shard_id in shard_ids:
+            with suppress(FileNotFoundError):
+                yield json.loads(self._store.read(layout.stats_key(shard_id)))
 
     def write_summary(self, summary: Mapping[str, Any], *, is_complete: bool) -> None:
         """Record the end of a run.

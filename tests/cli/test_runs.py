@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from amg_pipeline.cli import runs
 from amg_pipeline.storage.object_store import ObjectStore
+from amg_pipeline.storage.run_directory import RunDirectory
 from tests.cli.conftest import Amg
 from tests.photo_runs import MaskGenerator, stored_masks, threshold_masks
 
@@ -348,11 +350,13 @@ def test_status_of_a_run_that_is_half_done(amg: Amg, half_done: Path) -> None:
 
     masks = json.loads(amg("status", half_done, "--json").out)["masks"]
     assert ended.code == 0
-    assert ended.out.splitlines() == [
+    *lines, rate = ended.out.splitlines()
+    assert lines == [
         "shards  2 of 4 done",
         "images  4 of 7 done (1 decode_error, 3 ok)",
         f"masks   {masks}",
     ]
+    assert re.fullmatch(r"rate    [0-9.]+ images/s, [0-9]+ s left", rate)
 
 
 def test_status_as_json(amg: Amg, half_done: Path) -> None:
@@ -362,6 +366,7 @@ def test_status_as_json(amg: Amg, half_done: Path) -> None:
     plan = json.loads((half_done / "_amg" / "plan.json").read_bytes())
     assert ended.code == 0
     assert status.pop("masks") >= 9
+    assert status.pop("seconds_left") == pytest.approx(3 / status.pop("images_per_second"))
     assert status == {
         "shards": {"total": 4, "done": 2, "to_do": 2},
         "images": {
@@ -371,8 +376,22 @@ def test_status_as_json(amg: Amg, half_done: Path) -> None:
             "by_status": {"decode_error": 1, "ok": 3},
             "unsettled": 0,
         },
+        "failed_attempts": {},
         "fingerprint": plan["fingerprint"],
     }
+
+
+def test_status_names_failed_attempts_at_what_is_not_done(amg: Amg, half_done: Path) -> None:
+    directory = RunDirectory.open(str(half_done))
+    directory.write_attempt(0, {"reason": "crash"})  # done since
+    for reason in ("error", "timeout", "error"):
+        directory.write_attempt(3, {"reason": reason})
+
+    assert json.loads(amg("status", half_done, "--json").out)["failed_attempts"] == {
+        "error": 2,
+        "timeout": 1,
+    }
+    assert "failed  2 error, 1 timeout (attempts" in amg("status", half_done).out
 
 
 def test_status_of_a_plan_alone(amg: Amg, photos: Path, tmp_path: Path) -> None:

@@ -1,0 +1,109 @@
+"""How far a run is, told from its output alone, also while it goes on and from another machine."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from amg_pipeline.storage.mask_table import load_masks
+from amg_pipeline.storage.run_directory import RunDirectory
+from amg_pipeline.storage.stored_plan import StoredPlan
+from amg_pipeline.storage.tally import RowCounts, count_rows
+
+#: Shards whose timings give the rate: enough for a mean, few enough to read at any scale.
+_RECENT_SHARDS = 64
+#: A run that has committed nothing for longer is not going on.
+_ALIVE_SECONDS = 900.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStatus:
+    """How far a run is.
+
+    Attributes:
+        plan: The output's plan.
+        shards_done: Number of shards that are committed.
+        counts: Rows of the committed shards.
+        failed_attempts: Number of failed attempts at uncommitted shards, by reason.
+        images_per_second: Recent rate; None if nothing was committed lately.
+    """
+
+    plan: StoredPlan
+    shards_done: int
+    counts: RowCounts
+    failed_attempts: Mapping[str, int]
+    images_per_second: float | None
+
+    @property
+    def images_done(self) -> int:
+        """Number of images that have a row."""
+        return sum(self.counts.images.values())
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Time that the rest takes at the recent rate; None where that is unknown."""
+        left = self.plan.num_images - self.images_done
+        if not left:
+            return 0.0
+        return left / self.images_per_second if self.images_per_second else None
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the status as plain values."""
+        plan, done = self.plan, self.shards_done
+        return {
+            "shards": {"total": plan.num_shards, "done": done, "to_do": plan.num_shards - done},
+            "images": {
+                "total": plan.num_images,
+                "done": self.images_done,
+                "to_do": plan.num_images - self.images_done,
+                "by_status": dict(sorted(self.counts.images.items())),
+                "unsettled": self.counts.unsettled,
+            },
+            "masks": self.counts.masks,
+            "failed_attempts": dict(sorted(self.failed_attempts.items())),
+            "images_per_second": self.images_per_second,
+            "seconds_left": self.seconds_left,
+            "fingerprint": plan.fingerprint,
+        }
+
+
+def read_status(directory: RunDirectory, *, now: Callable[[], float] = time.time) -> RunStatus:
+    """Read how far a run is.
+
+    Args:
+        directory: The output.
+        now: Gives seconds since 1970.
+
+    Raises:
+        ConfigError: If this is not the output of a run.
+        StorageError: If it cannot be read, or a shard is damaged.
+    """
+    plan = directory.require_plan()
+    committed = directory.committed(plan)
+    attempts = directory.read_all_attempts(skip=committed)
+    reasons = Counter(
+        str(record.get("reason", "error")) for records in attempts.values() for record in records
+    )
+    recent = directory.read_stats(sorted(committed)[-_RECENT_SHARDS:])
+    return RunStatus(
+        plan=plan,
+        shards_done=len(committed),
+        counts=count_rows(load_masks(directory.uri)),
+        failed_attempts=dict(reasons),
+        images_per_second=_recent_rate(list(recent), now()),
+    )
+
+
+def _recent_rate(stats: list[dict[str, Any]], now: float) -> float | None:
+    """Give images per second from the first start to the last end of recent shards."""
+    timed = [record for record in stats if "finished_at" in record]
+    if not timed:
+        return None
+    last = max(record["finished_at"] for record in timed)
+    first = min(record["finished_at"] - record["elapsed_seconds"] for record in timed)
+    if now - last > _ALIVE_SECONDS or last <= first:
+        return None
+    return float(sum(sum(record["images"].values()) for record in timed) / (last - first))
