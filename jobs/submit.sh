@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# Submit a run to the Ray cluster at RAY_API_SERVER_ADDRESS (http://127.0.0.1:8265 by default).
+#
+#   jobs/submit.sh [--dry-run] [OPTIONS OF ray job submit --] INPUT OUTPUT [OPTIONS OF amg run]
+#
+#   jobs/submit.sh s3://bucket/photos s3://bucket/masks --config jobs/configs/vit_h.yaml
+#   jobs/submit.sh --no-wait -- s3://bucket/photos s3://bucket/masks --config jobs/configs/tiny.yaml
+#
+# Prints the command before it runs it; with --dry-run it only prints it. The same submission again
+# resumes. Exits with 1 if the job failed: its log ends with the run's own exit code.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+is_dry_run=false
+if [[ ${1-} == --dry-run ]]; then
+    is_dry_run=true
+    shift
+fi
+
+ray_options=()
+if [[ " $* " == *" -- "* ]]; then
+    while [[ $1 != -- ]]; do
+        ray_options+=("$1")
+        shift
+    done
+    shift
+fi
+
+if (($# < 2)); then
+    echo "usage: jobs/submit.sh [--dry-run] [RAY OPTIONS --] INPUT OUTPUT [OPTIONS]" >&2
+    exit 2
+fi
+
+# ${array[@]+...}: bash 4.3 and older, macOS among them, take an empty array for an unset variable.
+command=(ray job submit --working-dir . --runtime-env cluster/runtime-env.yaml
+    ${ray_options[@]+"${ray_options[@]}"} -- python jobs/generate_masks.py "$@")
+
+printf '%q ' "${command[@]}" | sed 's/ $//'
+echo
+if ! "${is_dry_run}"; then
+    exec "${command[@]}"
+fi
