@@ -3,8 +3,9 @@
 #
 #   jobs/submit.sh [--dry-run] [OPTIONS OF ray job submit --] INPUT OUTPUT [OPTIONS OF amg run]
 #
-#   jobs/submit.sh s3://bucket/photos s3://bucket/masks --config jobs/configs/vit_h.yaml
-#   jobs/submit.sh --no-wait -- s3://bucket/photos s3://bucket/masks --config jobs/configs/tiny.yaml
+#   jobs/submit.sh s3://bucket/photos s3://bucket/masks --workers 16 \
+#     --config jobs/configs/vit_h.yaml --weights s3://bucket/sam_vit_h_4b8939.pth
+#   jobs/submit.sh --no-wait -- s3://bucket/photos s3://bucket/try --config jobs/configs/tiny.yaml
 #
 # Prints the command before it runs it; with --dry-run it only prints it. The same submission again
 # resumes. Exits with 1 if the job failed: its log ends with the run's own exit code.

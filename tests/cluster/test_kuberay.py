@@ -120,6 +120,14 @@ def test_job_runs_what_the_image_has() -> None:
         assert (ROOT / relative).is_file()
 
 
+def test_job_asks_for_as_many_workers_as_the_cluster_can_have() -> None:
+    # Left to itself a run takes the GPUs that are there, and none are there when it starts.
+    words = shlex.split(_load("rayjob.yaml")["spec"]["entrypoint"])
+    (group,) = _cluster_spec()["workerGroupSpecs"]
+
+    assert words[words.index("--workers") + 1] == str(group["maxReplicas"])
+
+
 def test_job_has_the_runtime_environment_of_a_submission() -> None:
     runtime_env = yaml.safe_load(_load("rayjob.yaml")["spec"]["runtimeEnvYAML"])
 

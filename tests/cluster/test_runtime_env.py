@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from botocore.configprovider import BOTOCORE_DEFAUT_SESSION_VARIABLES
 from ray.dashboard.modules.dashboard_sdk import parse_runtime_env_args
 from ray.runtime_env import RuntimeEnv
 
@@ -20,13 +21,14 @@ def test_a_submission_without_it_is_possible() -> None:
     assert parse_runtime_env_args(working_dir=".") == {"working_dir": "."}
 
 
-def test_workers_that_share_a_gpu_can() -> None:
-    assert parse_runtime_env_args(runtime_env=FILE)["env_vars"]["TF_FORCE_GPU_ALLOW_GROWTH"] == (
-        "true"
-    )
-
-
-def test_it_sets_nothing_that_ray_or_the_package_sets_in_each_worker() -> None:
+def test_it_sets_nothing_that_a_worker_sets_itself() -> None:
     variables = parse_runtime_env_args(runtime_env=FILE)["env_vars"]
 
     assert not {"OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "KERAS_BACKEND"} & set(variables)
+
+
+def test_variables_of_the_aws_client_exist() -> None:
+    known = [name for _, name, *_ in BOTOCORE_DEFAUT_SESSION_VARIABLES.values()]
+    variables = parse_runtime_env_args(runtime_env=FILE)["env_vars"]
+
+    assert all(name in known for name in variables)

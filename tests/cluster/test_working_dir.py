@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -13,8 +12,8 @@ from ray._private.runtime_env.packaging import create_package
 
 from tests.cluster.files import ROOT
 
-#: Ray takes at most 512 MiB; every submission sends it all, so it ought to be far less.
-LIMIT_BYTES = 16 * 2**20
+#: Ray takes at most 512 MiB; all of it is sent with a submission, so it ought to be far less.
+LIMIT_BYTES = 64 * 2**20
 
 
 def _pack(folder: Path, target: Path) -> list[str]:
@@ -87,15 +86,15 @@ def test_without_the_file_all_of_it_would(checkout: Path, tmp_path: Path) -> Non
 def test_this_checkout_sends_the_whole_package_and_little_else(tmp_path: Path) -> None:
     target = tmp_path / "package.zip"
     packed = set(_pack(ROOT, target))
-    tracked = subprocess.run(
-        ["git", "ls-files", "amg_pipeline", "jobs", "cluster"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.split()
+    needed = {
+        str(file.relative_to(ROOT))
+        for folder in ("amg_pipeline", "cluster", "jobs")
+        for file in (ROOT / folder).rglob("*")
+        if file.is_file() and "__pycache__" not in file.parts
+    }
 
-    assert set(tracked) - packed == set()
+    assert "amg_pipeline/assets/tiny.safetensors" in needed
+    assert needed - packed == set()
     assert {name.partition("/")[0] for name in packed if "/" in name} == {
         "amg_pipeline",
         "cluster",
