@@ -20,6 +20,8 @@ from amg_pipeline.telemetry import log_event
 
 _LOGGER = logging.getLogger(__name__)
 _UNPLACED_SECONDS = 60.0
+#: How Ray says that a worker went with its machine.
+_NODE_DIED = "its node has died"
 #: Workers that may fail one after the other to come up, none having done so.
 _MAX_FAILED_STARTS = 3
 #: Broken accelerators on one machine from which on it gets no more workers.
@@ -75,7 +77,6 @@ class WorkerPool:
         self._setup = ray.put(setup)
         self._clock = clock
         self._failed_starts = 0
-        self._was_ever_ready = False
         self._device_faults: Counter[str] = Counter()
         self.workers: list[PooledWorker] = []
 
@@ -104,11 +105,10 @@ class WorkerPool:
         except ray.exceptions.RayError as error:
             self.discard(worker)
             # A machine that was lost says nothing about the worker.
-            if not getattr(error, "preempted", False):
+            if not getattr(error, "preempted", False) and _NODE_DIED not in str(error):
                 self._count_failed_start(error)
             return False
         self._failed_starts = 0
-        self._was_ever_ready = True
         return True
 
     def discard(self, worker: PooledWorker) -> None:

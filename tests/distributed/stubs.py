@@ -29,14 +29,18 @@ def make_threshold_generator(config: RunConfig) -> MaskGenerator:
     return threshold_masks
 
 
-def make_slow_generator(config: RunConfig) -> MaskGenerator:
-    """Take 50 ms an image."""
+@dataclass(frozen=True)
+class SlowGenerator:
+    """Makes a stand-in for the model that takes so long for each image."""
 
-    def generate(pixels: NDArray[np.uint8]) -> tuple[MaskRecord, ...]:
-        time.sleep(0.05)
-        return threshold_masks(pixels)
+    seconds: float
 
-    return generate
+    def __call__(self, config: RunConfig) -> MaskGenerator:
+        def generate(pixels: NDArray[np.uint8]) -> tuple[MaskRecord, ...]:
+            time.sleep(self.seconds)
+            return threshold_masks(pixels)
+
+        return generate
 
 
 def refuse_weights(config: RunConfig) -> MaskGenerator:
@@ -91,7 +95,7 @@ class NoteDevices:
     def __call__(self, config: RunConfig) -> MaskGenerator:
         seen = os.environ.get("CUDA_VISIBLE_DEVICES", "all")
         (self.folder / str(os.getpid())).write_text(seen)
-        return make_slow_generator(config)
+        return SlowGenerator(0.05)(config)
 
 
 def load_poison(ref: ImageRef, **options: Any) -> DecodedImage:

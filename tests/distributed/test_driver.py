@@ -213,7 +213,7 @@ def test_two_workers_take_about_half_the_time_of_one(tmp_path: Path) -> None:
         plan = plan_photos(
             folder, tmp_path / f"out{workers}", f"workers.workers={workers}", shard_size=5
         )
-        outcome = run(plan, make_generator=stubs.make_slow_generator)
+        outcome = run(plan, make_generator=stubs.SlowGenerator(0.05))
         summary = json.loads((tmp_path / f"out{workers}/_amg/summary.json").read_text())
         assert summary["last_run"]["stage_seconds"]["generate"] > 80 * 0.05
         seconds.append(outcome.elapsed_seconds)
