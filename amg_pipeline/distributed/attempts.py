@@ -150,6 +150,9 @@ class ShardTask:
         if failure.reason == "given_up":
             self._errors = self._losses = 0
             return
+        if failure.row is None:
+            # The whole shard was running, so whoever was suspected came through alone.
+            self.suspect_from = None
         if failure.reason == "error":
             self._errors += 1
             return

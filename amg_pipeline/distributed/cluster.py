@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +22,7 @@ from amg_pipeline.telemetry import log_event
 _LOGGER = logging.getLogger(__name__)
 #: Only small messages pass through Ray's object store; images and masks never do.
 _LOCAL_OBJECT_STORE_BYTES = 100 * 2**20
+_CONNECT_SECONDS = 10.0
 
 
 @contextmanager
@@ -42,6 +45,7 @@ def connected(settings: WorkerSettings) -> Iterator[None]:
         "object_store_memory": _LOCAL_OBJECT_STORE_BYTES,
     }
     try:
+        _require_listener(address)
         with _sigterm_kept():
             ray.init(
                 address=address,
@@ -49,7 +53,7 @@ def connected(settings: WorkerSettings) -> Iterator[None]:
                 configure_logging=False,
                 **(own if is_own else {}),
             )
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise ConfigError(
             f"--address (or RAY_ADDRESS) must be a Ray cluster that answers. Received: {address!r}"
             f" ({error}). Leave it out to run on this machine"
@@ -63,6 +67,17 @@ def connected(settings: WorkerSettings) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _require_listener(address: str) -> None:
+    """Find a dead address in seconds; Ray itself would try it for minutes.
+
+    Raises:
+        OSError: If nothing listens there, or there is no such machine.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS).close()
 
 
 @contextmanager
@@ -105,7 +120,7 @@ def worker_shape(settings: WorkerSettings) -> WorkerShape:
     gpus = settings.gpus_per_worker
     if gpus is None:
         gpus = 1.0 if _offered("GPU") else 0.0
-    count = settings.workers or max(1, int(_offered("GPU") / gpus) if gpus else 1)
+    count = settings.workers or max(1, _places(gpus))
     return WorkerShape(
         count=count,
         cpus=_cpus_of(settings.decode_threads + 1, count, gpus),
@@ -128,11 +143,23 @@ def _cpus_of(wanted: int, count: int, gpus: float) -> float:
         return float(wanted)
     shares = []
     for host in hosts:
-        per_host = int(host["GPU"] / gpus) if gpus else -(-count // len(hosts))
+        per_host = _shares(host["GPU"], gpus) if gpus else -(-count // len(hosts))
         shares.append(host.get("CPU", 0.0) / max(1, min(per_host, count)))
     share = min(float(wanted), *shares)
-    # Ray takes fractions below 1 only.
-    return float(int(share)) if share >= 1.0 else round(share, 2)
+    # Ray takes fractions below 1 only. Rounded up, the shares would be more than the machine.
+    return float(int(share)) if share >= 1.0 else math.floor(share * 100) / 100
+
+
+def _places(gpus: float) -> int:
+    """Count the workers that fit on the GPUs that are there; none spreads over two machines."""
+    if not gpus:
+        return 0
+    return sum(_shares(node["Resources"].get("GPU", 0.0), gpus) for node in alive_nodes())
+
+
+def _shares(offered: float, gpus: float) -> int:
+    # 0.9 / 0.3 is less than 3.
+    return math.floor(offered / gpus + 1e-6)
 
 
 def _offered(resource: str) -> float:

@@ -6,6 +6,8 @@ import threading
 
 import psutil
 
+from amg_pipeline.errors import ConfigError
+
 _INTERVAL_SECONDS = 0.02
 
 
@@ -27,6 +29,19 @@ class MemoryGuard:
         self._limit_bytes = limit_bytes
         self._process = psutil.Process()
         threading.Thread(target=self._watch, name="memory-guard", daemon=True).start()
+
+    def refuse_start(self) -> None:
+        """Make sure that there is room left now, so that no image is blamed for what it is not.
+
+        Raises:
+            ConfigError: If there is too much in memory already.
+        """
+        held = self._process.memory_info().rss
+        if held > self._limit_bytes:
+            raise ConfigError(
+                f"workers.memory_limit_bytes must leave room beside the model, which takes {held}. "
+                f"Received: {self._limit_bytes}"
+            )
 
     def _watch(self) -> None:
         while not self.exceeded.wait(_INTERVAL_SECONDS):

@@ -53,16 +53,15 @@ class ShardQueue:
         is_due = bool(self._again) and self._again[0][0] <= self._clock()
         if is_due and (with_suspects or not self._again[0][2].suspects()):
             return heapq.heappop(self._again)[2]
-        if not self._left:
-            return None
-        self._left -= 1
-        task = ShardTask(next(self._new))
-        for record in self._earlier.pop(task.shard.shard_id, ()):
-            task.learn(Failure.from_record(record))
-        if task.suspects() and not with_suspects:
+        while self._left:
+            self._left -= 1
+            task = ShardTask(next(self._new))
+            for record in self._earlier.pop(task.shard.shard_id, ()):
+                task.learn(Failure.from_record(record))
+            if with_suspects or not task.suspects():
+                return task
             self.put_back(task)
-            return self.take(with_suspects=False)
-        return task
+        return None
 
     def put_back(self, task: ShardTask, *, after_error: bool = False) -> None:
         """Take a shard back that is not committed.

@@ -60,7 +60,7 @@ class WorkerSetup:
 
 @dataclass(frozen=True, slots=True)
 class RowDone:
-    """A row is finished: its status and how many masks it has."""
+    """A row is finished: its status, `error` if it has none yet, and how many masks it has."""
 
     status: str
     num_masks: int
@@ -116,7 +116,8 @@ class ShardWorker:
         """Make the model, once.
 
         Raises:
-            ConfigError: If the backend cannot be used in this process.
+            ConfigError: If the backend cannot be used in this process, or if the model alone
+                needs more memory than the limit.
             WeightsError: If the weights cannot be loaded.
         """
         setup = self._setup
@@ -133,6 +134,7 @@ class ShardWorker:
         limit = setup.config.workers.memory_limit_bytes
         if limit is not None:
             self._guard = MemoryGuard(limit)
+            self._guard.refuse_start()
         self._last_shard_ended = time.perf_counter()
 
     def count_with(self, metrics: WorkerMetrics) -> None:
@@ -160,29 +162,41 @@ class ShardWorker:
         while True:
             news = _take_all(events)
             if self._is_out_of_memory():
-                news = (*news, _TOO_MUCH_MEMORY)
+                # A row of this moment may be what took the memory, so it stays a suspect.
+                is_over = bool(news) and not isinstance(news[-1], RowDone)
+                news = (*news, _TOO_MUCH_MEMORY) if is_over else (_TOO_MUCH_MEMORY,)
             if news:
                 yield news
                 if not isinstance(news[-1], RowDone):
                     return
 
     def try_image(self, shard_id: int, row: int, ref: ImageRef) -> RowDone | AttemptFailed:
-        """Give one image's row and keep it for its shard, while nothing else runs here.
+        """Find out whether an image leaves its worker alive, while nothing else runs here.
+
+        Its row is kept for its shard. An error that may pass leaves it without one: the run of the
+        shard tries it again, and knows whether that is the last attempt.
 
         Args:
             shard_id: The image's shard, which is to be run here next.
             row: The image's number in the shard.
             ref: The image.
+
+        Returns:
+            How the image fared, or why this worker is lost.
         """
         if self._tried[0] != shard_id:
             self._tried = (shard_id, {})
         future = self._threads.submit(self._require_runner().run_image, ref)
-        while not wait((future,), timeout=_POLL_SECONDS).done:
+        is_done = False
+        while not is_done:
+            is_done = bool(wait((future,), timeout=_POLL_SECONDS).done)
             if self._is_out_of_memory():
                 return _TOO_MUCH_MEMORY
         error = future.exception()
         if isinstance(error, Exception):
-            return _attempt_failed(error)
+            failure = _attempt_failed(error)
+            is_alive = failure.reason == "error" and not failure.is_fatal
+            return RowDone(failure.reason, 0) if is_alive else failure
         result = future.result()
         self._tried[1][row] = result
         return RowDone(result.status, len(result.masks))
