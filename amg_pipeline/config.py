@@ -152,8 +152,11 @@ class AmgSettings(_Section):
 class ImageSettings(_Section):
     """Which images are read, and how."""
 
-    #: Folder, glob, URI prefix, or manifest (.csv, .jsonl, .parquet with a `uri` column).
+    #: Folder, glob or URI prefix of images, tars or Parquet files with images; one such file; or
+    #: a manifest (.csv, .jsonl, .parquet with a `uri` column).
     input: str = ""
+    #: Column of the images in Parquet files; None finds it.
+    column: str | None = None
     #: Keep only image ids that match one of these globs; all when empty.
     include: tuple[str, ...] = ()
     #: Drop image ids that match one of these globs.
@@ -195,6 +198,43 @@ class WorkerSettings(_Section):
     price_per_hour: Annotated[float, Field(ge=0.0)] | None = None
 
 
+class StorageSettings(_Section):
+    """How object stores are reached; nothing here changes the output.
+
+    What is not given comes from the environment and the stores' own configuration files. There is
+    no place for credentials: they come from there alone, because a plan keeps settings for all to
+    read.
+    """
+
+    #: Address of an S3-compatible store; None takes AWS_ENDPOINT_URL, else Amazon's own.
+    endpoint_url: str | None = None
+    #: Region of the S3 buckets; None takes AWS_REGION, AWS_DEFAULT_REGION or the profile's.
+    region: str | None = None
+    #: Section of the AWS configuration files; None takes AWS_PROFILE.
+    profile: str | None = None
+    #: Send no credentials, as public buckets allow; AWS_NO_SIGN_REQUEST=yes does it for S3 too.
+    anonymous: bool = False
+    #: A store that does not take a connection for so long is tried again.
+    connect_timeout_seconds: Annotated[float, Field(gt=0.0)] = 10.0
+    #: A store that sends nothing for so long is tried again.
+    read_timeout_seconds: Annotated[float, Field(gt=0.0)] = 20.0
+    #: A request that takes longer in all, however steadily its answer drips, is tried again.
+    request_timeout_seconds: Annotated[float, Field(gt=0.0)] = 300.0
+
+    @field_validator("endpoint_url")
+    @classmethod
+    def _check_endpoint(cls, value: str | None) -> str | None:
+        if value is None:
+            return value
+        if not value.startswith(("http://", "https://")):
+            raise ValueError("must start with http:// or https://")
+        if "@" in value or "?" in value:
+            raise ValueError(
+                "must hold no user, password or query; credentials come from the environment"
+            )
+        return value
+
+
 class RunConfig(_Section):
     """All settings of one run."""
 
@@ -203,6 +243,7 @@ class RunConfig(_Section):
     images: ImageSettings = ImageSettings()
     output: OutputSettings = OutputSettings()
     workers: WorkerSettings = WorkerSettings()
+    storage: StorageSettings = StorageSettings()
 
 
 #: What differs from the reference's defaults, by model variant.

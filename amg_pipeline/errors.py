@@ -10,6 +10,7 @@
     │   ├── ImageDecodeError         status `decode_error`
     │   └── ImageTooLargeError       status `too_large`
     ├── StorageError                 object store or disk; the shard's attempt fails
+    │   ├── StorageAccessError       credentials refused, bucket missing: the run ends at once
     │   ├── TransientStorageError    throttling, time-outs, resets: the only error that is retried
     │   └── CommitConflictError      a create-only object exists already
     ├── ShardError                   a shard whose attempt failed
@@ -67,6 +68,10 @@ class ImageTooLargeError(ImageError):
 
 class StorageError(AmgPipelineError):
     """A read or write that failed for good: permission, missing bucket, full disk."""
+
+
+class StorageAccessError(StorageError):
+    """An object store that refuses the caller, or has no such bucket: nothing else would work."""
 
 
 class TransientStorageError(StorageError):

@@ -330,6 +330,7 @@ CHANGES = {
     "amg.nms_kind": "mask",
     "amg.region_of_interest": [0, 0, 5, 5],
     "images.input": "/elsewhere",
+    "images.column": "photo",
     "images.include": ["*.png"],
     "images.exclude": ["*.gif"],
     "images.limit": 5,
@@ -348,6 +349,16 @@ WITHOUT_EFFECT = {
     "workers.gpus_per_worker": 0.5,
     "workers.decode_threads": 9,
     "workers.address": "ray://head:10001",
+    "workers.image_timeout_seconds": 7.5,
+    "workers.memory_limit_bytes": 2**31,
+    "workers.price_per_hour": 1.5,
+    "storage.endpoint_url": "http://127.0.0.1:9000",
+    "storage.region": "eu-central-1",
+    "storage.profile": "other",
+    "storage.anonymous": True,
+    "storage.connect_timeout_seconds": 1.5,
+    "storage.read_timeout_seconds": 1.5,
+    "storage.request_timeout_seconds": 1.5,
 }
 
 
@@ -380,6 +391,21 @@ def test_setting_changes_the_fingerprint(name: str, value: object) -> None:
 @pytest.mark.parametrize(("name", "value"), list(WITHOUT_EFFECT.items()), ids=list(WITHOUT_EFFECT))
 def test_setting_leaves_the_fingerprint_alone(name: str, value: object) -> None:
     assert fingerprint_of(f"{name}={json.dumps(value)}") == fingerprint_of()
+
+
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1:9000", "http://user:pass-word@host", "https://host?token=pass-word"]
+)
+def test_endpoint_is_an_address_without_credentials(address: str) -> None:
+    with pytest.raises(ConfigError, match=r"storage\.endpoint_url: must") as caught:
+        load_config(overrides=[f"storage.endpoint_url={address}"])
+    assert "pass-word" not in str(caught.value)
+
+
+def test_credentials_have_no_place_among_the_settings() -> None:
+    with pytest.raises(ConfigError, match="Unknown setting storage.secret") as caught:
+        load_config("storage: {secret: pass-word}")
+    assert "pass-word" not in str(caught.value)
 
 
 def test_point_grids_change_the_fingerprint() -> None:

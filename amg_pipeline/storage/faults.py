@@ -15,15 +15,38 @@ from typing import Any, TypeVar
 
 import stamina
 
-from amg_pipeline.errors import CommitConflictError, StorageError, TransientStorageError
+from amg_pipeline.errors import (
+    CommitConflictError,
+    StorageAccessError,
+    StorageError,
+    TransientStorageError,
+)
 
 _Result = TypeVar("_Result")
 
 _MISSING_STATUSES = frozenset({404, 410})
 _DENIED_STATUSES = frozenset({401, 403})
+_PRECONDITION_FAILED = 412
 _TRANSIENT_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
+#: Refusals with another status than those of `_DENIED_STATUSES`.
+_DENIED_CODES = frozenset({"ExpiredToken", "InvalidToken", "TokenRefreshRequired"})
+#: What keeps a request from being sent: no credentials, or not the ones that were named.
+_DENIED_CLASSES = frozenset(
+    {
+        "ClientAuthenticationError",
+        "DefaultCredentialsError",
+        "NoCredentialsError",
+        "PartialCredentialsError",
+        "ProfileNotFound",
+        "RefreshError",
+    }
+)
+_BUCKET_CODES = frozenset({"ContainerNotFound", "NoSuchBucket"})
+#: Of one web page that cannot be had, nothing follows for the others of a run.
+_WEB_CLASSES = frozenset({"ClientResponseError"})
 _TRANSIENT_CODES = frozenset(
     {
+        "BadDigest",
         "BandwidthLimitExceeded",
         "ConditionalRequestConflict",
         "IncompleteBody",
@@ -39,6 +62,7 @@ _TRANSIENT_CODES = frozenset(
         "ThrottlingException",
         "TooManyRequests",
         "TooManyRequestsException",
+        "XAmzContentSHA256Mismatch",
     }
 )
 _TRANSIENT_ERRNOS = frozenset(
@@ -60,12 +84,14 @@ _TRANSIENT_ERRNOS = frozenset(
 )
 _TRANSIENT_CLASSES = frozenset(
     {
+        "DamagedBodyError",
         # aiohttp
         "ClientConnectionError",
         "ClientPayloadError",
         # botocore and http.client
         "ConnectionClosedError",
         "ConnectTimeoutError",
+        "CredentialRetrievalError",
         "EndpointConnectionError",
         "HTTPClientError",
         "IncompleteRead",
@@ -88,14 +114,21 @@ _MALFORMED_ANSWERS = frozenset({"BadHttpMessage"})
 _FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
+class DamagedBodyError(Exception):
+    """The bytes that came are not those that the store announced."""
+
+
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How often and how long a transient fault is retried; waits double and are jittered."""
+    """How often and how long a transient fault is retried; waits double and are jittered.
 
-    attempts: int = 5
-    timeout_s: float = 60.0
+    The defaults outlast a throttled prefix or a server's restart of half a minute.
+    """
+
+    attempts: int = 8
+    timeout_s: float = 180.0
     wait_initial_s: float = 0.2
-    wait_max_s: float = 10.0
+    wait_max_s: float = 15.0
     wait_jitter_s: float = 1.0
 
 
@@ -110,6 +143,7 @@ def retry_transient(policy: RetryPolicy, action: str, operation: Callable[[], _R
     Raises:
         FileNotFoundError: If the object does not exist.
         CommitConflictError: If an object that was to be created exists.
+        StorageAccessError: If the store refuses the caller, or has no such bucket.
         TransientStorageError: If the fault is transient and the retries are used up.
         StorageError: If the fault is permanent.
     """
@@ -136,16 +170,22 @@ def translate(error: BaseException, action: str) -> Exception | None:
     """
     chain = list(_chain(error))
     reason = _describe(chain)
+    if any(_code(link) in _BUCKET_CODES for link in chain):
+        return StorageAccessError(
+            f"{_capital(action)}: the bucket must exist. Received: {reason}. Create it, or check "
+            "its name and the store's address"
+        )
     if any(isinstance(link, FileNotFoundError | NotADirectoryError) for link in chain) or (
         _status(chain) in _MISSING_STATUSES
     ):
         return FileNotFoundError(errno.ENOENT, f"{_capital(action)}: nothing is there ({reason})")
-    if isinstance(error, FileExistsError):
+    if isinstance(error, FileExistsError) or _status(chain) == _PRECONDITION_FAILED:
         return CommitConflictError(
             f"{_capital(action)}: the object must not exist yet. Received: one that does"
         )
     if any(_is_denied(link) for link in chain) or _status(chain) in _DENIED_STATUSES:
-        return StorageError(
+        is_of_store = any(_is_of_store(link) for link in chain)
+        return (StorageAccessError if is_of_store else StorageError)(
             f"{_capital(action)}: access must be permitted. Received: {reason}. "
             "Check the permissions and credentials"
         )
@@ -206,7 +246,25 @@ def _is_transient(chain: list[BaseException]) -> bool:
 
 
 def _is_denied(link: BaseException) -> bool:
-    return isinstance(link, PermissionError) or _errno(link) == errno.EROFS
+    return (
+        isinstance(link, PermissionError)
+        or _errno(link) == errno.EROFS
+        or _code(link) in _DENIED_CODES
+        or _has_base(link, _DENIED_CLASSES)
+        or _is_forbidden_by_google(link)
+    )
+
+
+def _is_of_store(link: BaseException) -> bool:
+    """Tell whether a refusal is an object store's, and so meant for the whole run."""
+    is_coded = _code(link) is not None or any(_statuses(link))
+    is_named = _has_base(link, _DENIED_CLASSES) or _is_forbidden_by_google(link)
+    return (is_coded or is_named) and not _has_base(link, _WEB_CLASSES)
+
+
+def _is_forbidden_by_google(link: BaseException) -> bool:
+    """HTTP 403 of Google's is a bare OSError in gcsfs."""
+    return type(link) is OSError and str(link).startswith("Forbidden: ")
 
 
 def _has_base(link: BaseException, names: frozenset[str]) -> bool:

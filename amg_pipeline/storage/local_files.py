@@ -15,9 +15,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import pyarrow.fs
 
 from amg_pipeline.storage.uris import path_to_uri
 
@@ -55,7 +52,10 @@ class LocalFiles:
 
     Attributes:
         root: Path of the folder that keys are relative to.
+        creates_atomically: Of two that `create` one key, one fails.
     """
+
+    creates_atomically: bool | None = True
 
     def __init__(self, root: str) -> None:
         self.root = root
@@ -93,9 +93,12 @@ class LocalFiles:
         """Tell whether a file has this key."""
         return self._path(key).is_file()
 
-    def is_folder(self) -> bool:
-        """Tell whether the root is a folder."""
-        return Path(self.root).is_dir()
+    def kind(self, key: str) -> str | None:
+        """Tell whether a key is that of a `"file"`, a `"folder"` or of nothing."""
+        path = self._path(key)
+        if path.is_file():
+            return "file"
+        return "folder" if path.is_dir() else None
 
     def children(self, key: str) -> list[Child]:
         """List a folder, links followed; a broken link counts as a file of unknown size."""
@@ -108,6 +111,10 @@ class LocalFiles:
         target = self._path(destination)
         target.parent.mkdir(parents=True, exist_ok=True)
         self._path(source).replace(target)
+
+    def remove(self, key: str) -> None:
+        """Remove a file."""
+        self._path(key).unlink()
 
     def sweep(self, key: str) -> None:
         """Remove what killed writers left in a folder; others may be writing there now."""
@@ -123,12 +130,8 @@ class LocalFiles:
         """Give the address of a key."""
         return path_to_uri(str(self._path(key)))
 
-    def arrow(self) -> tuple[Any, str]:
-        """Give pyarrow's view: a file system, and the root's path in it."""
-        return pyarrow.fs.LocalFileSystem(), self.root
-
     def _path(self, key: str) -> Path:
-        if "\0" in key:
+        if "\0" in self.root + key:
             raise FileNotFoundError(errno.ENOENT, "no file name may contain a zero byte")
         return Path(self.root, key)
 

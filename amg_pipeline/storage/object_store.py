@@ -9,18 +9,32 @@ nowhere else.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
-from amg_pipeline.errors import StorageError
+from amg_pipeline.errors import (
+    CommitConflictError,
+    StorageAccessError,
+    StorageError,
+    TransientStorageError,
+)
+from amg_pipeline.storage.arrow_view import open_arrow_view
+from amg_pipeline.storage.claims import create_by_claim
+from amg_pipeline.storage.connections import S3_SCHEMES
 from amg_pipeline.storage.faults import RetryPolicy, retry_transient
 from amg_pipeline.storage.local_files import Child, LocalFiles
-from amg_pipeline.storage.remote_files import RemoteFiles, open_filesystem
-from amg_pipeline.storage.uris import is_local, local_path, redact
+from amg_pipeline.storage.remote_files import RemoteFiles
+from amg_pipeline.storage.s3_files import S3Files
+from amg_pipeline.storage.uris import is_local, local_path, redact, scheme_of
 
 _Result = TypeVar("_Result")
 _DEFAULT_RETRY = RetryPolicy()
+#: Seconds within which a PUT takes effect on a store that ignores conditions.
+_SETTLE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,32 +56,40 @@ class _Files(Protocol):
     """The raw operations that a store is built on; see `LocalFiles`."""
 
     root: str
+    creates_atomically: bool | None
 
     def read(self, key: str) -> bytes: ...
     def put(self, key: str, data: bytes) -> None: ...
     def create(self, key: str, data: bytes) -> None: ...
     def exists(self, key: str) -> bool: ...
+    def kind(self, key: str) -> str | None: ...
     def children(self, key: str) -> list[Child]: ...
     def move(self, source: str, destination: str) -> None: ...
+    def remove(self, key: str) -> None: ...
     def sweep(self, key: str) -> None: ...
     def uri(self, key: str) -> str: ...
-    def arrow(self) -> tuple[Any, str]: ...
 
 
 class ObjectStore:
     """Objects below one address; keys are relative, with `/` between components.
 
-    All methods raise `StorageError` for permanent faults (permission, full disk, missing bucket)
-    and `TransientStorageError` when retries are used up.
+    All methods raise `StorageError` for permanent faults (`StorageAccessError` where an object
+    store refuses the caller or has no such bucket), and `TransientStorageError` when retries are
+    used up.
 
     Args:
         files: The raw operations.
         retry: Bounds of the retries of transient faults.
+        settle_s: Seconds within which a PUT takes effect on a store that ignores conditions.
     """
 
-    def __init__(self, files: _Files, *, retry: RetryPolicy = _DEFAULT_RETRY) -> None:
+    def __init__(
+        self, files: _Files, *, retry: RetryPolicy = _DEFAULT_RETRY, settle_s: float = _SETTLE_S
+    ) -> None:
         self._files = files
         self._retry = retry
+        self._settle_s = settle_s
+        self._creates_atomically = files.creates_atomically
 
     @classmethod
     def open(cls, uri: str, *, retry: RetryPolicy = _DEFAULT_RETRY) -> ObjectStore:
@@ -76,8 +98,7 @@ class ObjectStore:
         Raises:
             ConfigError: If the scheme is unknown or its package is not installed.
         """
-        files: _Files = LocalFiles(local_path(uri)) if is_local(uri) else RemoteFiles(uri)
-        return cls(files, retry=retry)
+        return cls(_open_files(uri), retry=retry)
 
     @property
     def uri(self) -> str:
@@ -103,10 +124,40 @@ class ObjectStore:
     def create(self, key: str, data: bytes) -> None:
         """Write an object in one step, only if none has this key.
 
+        Of several writers at once, one succeeds: by the store's own means where it has them, and
+        by a claim where it only pretends to.
+
         Raises:
             CommitConflictError: If there is one; after a lost answer it may be our own.
         """
-        self._write("create", key, lambda: self._files.create(_checked(key), data))
+        if self.creates_atomically(_beside(_checked(key))):
+            self._write("create", key, lambda: self._files.create(key, data))
+        else:
+            create_by_claim(
+                self._files,
+                key,
+                data,
+                claim_key=_beside(key) + "claim",
+                run=self._run,
+                settle_s=self._settle_s,
+            )
+
+    def creates_atomically(self, folder: str) -> bool:
+        """Find out, once, whether the store keeps to the condition of a conditional write.
+
+        Many stores take it, answer that all is well, and overwrite. So an object is created twice.
+
+        Args:
+            folder: Where the object for the trial is put and removed again, with the slash.
+        """
+        if self._creates_atomically is None:
+            probe = f"{folder}probe-{secrets.token_hex(8)}"
+            try:
+                self._creates_atomically = self._refuses_a_second(probe)
+            finally:
+                with suppress(StorageError, FileNotFoundError):
+                    self._run("remove", probe, lambda: self._files.remove(probe))
+        return self._creates_atomically
 
     def exists(self, key: str) -> bool:
         """Tell whether an object has this key."""
@@ -115,7 +166,7 @@ class ObjectStore:
     def list(self, prefix: str = "", *, max_depth: int | None = None) -> Iterator[ObjectInfo]:
         """List the objects in a folder and below, in order of their keys' bytes.
 
-        Folder by folder, so that memory is bounded by the largest one. Unfinished writes are
+        One page of an S3 store in memory at a time, elsewhere one folder. Unfinished writes are
         left out, and so is a folder that links back to one of its parents.
 
         Args:
@@ -123,6 +174,9 @@ class ObjectStore:
             max_depth: Components of the deepest keys below `prefix`; None for no limit.
         """
         start = prefix.rstrip("/")
+        if isinstance(self._files, S3Files):
+            yield from self._list_pages(self._files, start, max_depth)
+            return
         pending = [iter(self._children(start))]
         folders = [start]
         identities: list[tuple[int, int] | None] = [None]
@@ -154,8 +208,38 @@ class ObjectStore:
         self._run("tidy up", prefix, lambda: self._files.sweep(prefix.rstrip("/")))
 
     def arrow(self) -> tuple[Any, str]:
-        """Give pyarrow's view of the store: a file system, and the root's path in it."""
-        return self._files.arrow()
+        """Give pyarrow's view of the store, to read: a file system, and the root's path in it."""
+        return open_arrow_view(self._files, self._run)
+
+    def _refuses_a_second(self, key: str) -> bool:
+        try:
+            for _ in range(2):
+                self._write("create", key, lambda: self._files.create(key, b""))
+        except CommitConflictError:
+            # Nobody else knows the key: after a lost answer, the first write was refused.
+            return True
+        except (StorageAccessError, TransientStorageError):
+            raise
+        except StorageError:
+            # Some stores do not know the condition, and say so.
+            return False
+        return False
+
+    def _list_pages(
+        self, files: S3Files, start: str, max_depth: int | None
+    ) -> Iterator[ObjectInfo]:
+        """List as the store does, which is in order; each page has retries of its own."""
+        is_deep = max_depth != 1
+        token: str | None = None
+        while True:
+            page = partial(files.page, start, token, is_deep=is_deep)
+            children, token = self._run("list", start, page)
+            for child in children:
+                if max_depth is None or child.name.count("/") < max_depth:
+                    key = f"{start}/{child.name}" if start else child.name
+                    yield ObjectInfo(key, child.size, child.etag)
+            if token is None:
+                return
 
     def _children(self, key: str) -> Sequence[Child]:
         try:
@@ -188,11 +272,9 @@ def read_uri(uri: str, *, retry: RetryPolicy = _DEFAULT_RETRY) -> bytes:
         StorageError: If it cannot be read.
         ConfigError: If the scheme is unknown or its package is not installed.
     """
-    if is_local(uri):
-        path = local_path(uri)
-        return retry_transient(retry, "read the file", lambda: LocalFiles("").read(path))
-    filesystem, path = open_filesystem(uri)
-    return retry_transient(retry, "read the object", lambda: bytes(filesystem.cat_file(path)))
+    files = _open_files(uri)
+    verb = "read the file" if is_local(uri) else "read the object"
+    return retry_transient(retry, verb, lambda: files.read(""))
 
 
 def find_kind(uri: str, *, retry: RetryPolicy = _DEFAULT_RETRY) -> str | None:
@@ -202,26 +284,23 @@ def find_kind(uri: str, *, retry: RetryPolicy = _DEFAULT_RETRY) -> str | None:
         StorageError: If the store refuses to tell.
         ConfigError: If the scheme is unknown or its package is not installed.
     """
-    action = f"look up {redact(uri)}"
+    files = _open_files(uri)
+    return retry_transient(retry, f"look up {redact(uri)}", lambda: files.kind(""))
+
+
+def _open_files(uri: str) -> _Files:
     if is_local(uri):
-        return retry_transient(retry, action, lambda: _local_kind(local_path(uri)))
-    filesystem, path = open_filesystem(uri)
-
-    def kind() -> str | None:
-        filesystem.invalidate_cache()
-        return "file" if filesystem.info(path)["type"] == "file" else "folder"
-
-    try:
-        return retry_transient(retry, action, kind)
-    except FileNotFoundError:
-        return None
+        return LocalFiles(local_path(uri))
+    return S3Files(uri) if scheme_of(uri) in S3_SCHEMES else RemoteFiles(uri)
 
 
-def _local_kind(path: str) -> str | None:
-    files = LocalFiles(path)
-    if files.exists(""):
-        return "file"
-    return "folder" if files.is_folder() else None
+def _beside(key: str) -> str:
+    """Name the folder called like a key without its ending, with the slash.
+
+    What a killed probe or claim leaves in `_amg/plan/` lies where the parts of the plan do, and is
+    not taken for somebody else's.
+    """
+    return f"{key.rpartition('.')[0] or key}/"
 
 
 def _checked(key: str) -> str:

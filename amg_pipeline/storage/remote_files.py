@@ -5,48 +5,9 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any
 
-import fsspec
-import pyarrow.fs
-
-from amg_pipeline.errors import ConfigError
+from amg_pipeline.storage.connections import open_filesystem
 from amg_pipeline.storage.local_files import Child
-from amg_pipeline.storage.uris import join_uri, redact, scheme_of
-
-#: The extra of this package that brings a scheme's file system.
-_EXTRAS = {"gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure", "abfss": "azure"}
-
-
-def open_filesystem(uri: str) -> tuple[Any, str]:
-    """Open the file system of a URI.
-
-    Only the scheme decides; chains such as `zip://...::s3://...` are not followed, because `::`
-    may be part of an object's name.
-
-    Returns:
-        The fsspec file system, and the URI's path in it.
-
-    Raises:
-        ConfigError: If the scheme is unknown or its package is not installed.
-    """
-    scheme = scheme_of(uri)
-    try:
-        filesystem = fsspec.filesystem(scheme)
-    except ImportError as error:
-        extra = _EXTRAS.get(scheme or "")
-        repair = f"pip install 'amg_pipeline[{extra}]'" if extra else "install its fsspec package"
-        raise ConfigError(
-            f"{redact(uri)} needs a package that is not installed: {repair}"
-        ) from error
-    except (ValueError, TypeError) as error:
-        raise ConfigError(
-            "An address must be a path or start with a scheme that fsspec knows, such as s3:// or "
-            f"gs://. Received: {redact(uri)}"
-        ) from error
-    path = str(filesystem._strip_protocol(uri))
-    if scheme == "memory" and not path.startswith("/"):
-        # Its own parsing gives up at names with `::`.
-        path = f"/{path}"
-    return filesystem, path
+from amg_pipeline.storage.uris import join_uri
 
 
 class RemoteFiles:
@@ -54,16 +15,31 @@ class RemoteFiles:
 
     Attributes:
         root: URI that keys are relative to.
+        creates_atomically: Whether of two that `create` one key one fails; None: not known.
     """
+
+    creates_atomically: bool | None = None
 
     def __init__(self, uri: str) -> None:
         self.root = uri
-        self._filesystem, path = open_filesystem(uri)
-        self._base = path.rstrip("/")
+        self._base = open_filesystem(uri)[1].rstrip("/")
+
+    @property
+    def base(self) -> str:
+        """The root's path in its file system."""
+        return self._base
 
     def read(self, key: str) -> bytes:
         """Read one object."""
         return bytes(self._filesystem.cat_file(self._path(key)))
+
+    def read_range(self, key: str, start: int, stop: int) -> bytes:
+        """Read the bytes of an object from `start` to before `stop`."""
+        return bytes(self._filesystem.cat_file(self._path(key), start=start, end=stop))
+
+    def size(self, key: str) -> int:
+        """Tell the size of an object in bytes."""
+        return int(self._filesystem.info(self._path(key))["size"])
 
     def put(self, key: str, data: bytes) -> None:
         """Write an object by one request; never as a stream, which a crash would cut short."""
@@ -78,13 +54,17 @@ class RemoteFiles:
 
     def exists(self, key: str) -> bool:
         """Tell whether an object has this key."""
+        return self.kind(key) == "file"
+
+    def kind(self, key: str) -> str | None:
+        """Tell whether a key is that of a `"file"`, a `"folder"` or of nothing."""
         path = self._path(key)
         self._filesystem.invalidate_cache(self._filesystem._parent(path))
         # `isfile` would take any error for a no.
         try:
-            return bool(self._filesystem.info(path)["type"] == "file")
+            return "file" if self._filesystem.info(path)["type"] == "file" else "folder"
         except FileNotFoundError:
-            return False
+            return None
 
     def children(self, key: str) -> list[Child]:
         """List what lies directly below a key."""
@@ -101,12 +81,20 @@ class RemoteFiles:
     def move(self, source: str, destination: str) -> None:
         """Copy an object inside the store and remove the first; repeatable after a lost answer."""
         try:
-            self._filesystem.cp_file(self._path(source), self._path(destination))
+            self.copy(source, destination)
         except FileNotFoundError:
             if not self.exists(destination):
                 raise
             return
-        self._filesystem.rm_file(self._path(source))
+        self.remove(source)
+
+    def copy(self, source: str, destination: str) -> None:
+        """Copy an object inside the store."""
+        self._filesystem.cp_file(self._path(source), self._path(destination))
+
+    def remove(self, key: str) -> None:
+        """Remove an object."""
+        self._filesystem.rm_file(self._path(key))
 
     def sweep(self, key: str) -> None:
         """Do nothing: a killed write leaves no object."""
@@ -115,10 +103,10 @@ class RemoteFiles:
         """Give the address of a key."""
         return join_uri(self.root, key)
 
-    def arrow(self) -> tuple[Any, str]:
-        """Give pyarrow's view: a file system, and the root's path in it."""
-        handler = pyarrow.fs.FSSpecHandler(self._filesystem)
-        return pyarrow.fs.PyFileSystem(handler), self._base
+    @property
+    def _filesystem(self) -> Any:
+        # Opened anew each time, from fsspec's own memory: a forked process needs another one.
+        return open_filesystem(self.root)[0]
 
     def _path(self, key: str) -> str:
         return f"{self._base}/{key}" if key else self._base

@@ -11,19 +11,27 @@ import s3fs.errors
 from fsspec.exceptions import FSTimeoutError
 from yarl import URL
 
-from amg_pipeline.errors import CommitConflictError, StorageError, TransientStorageError
-from amg_pipeline.storage.faults import retry_transient, translate
+from amg_pipeline.errors import (
+    CommitConflictError,
+    StorageAccessError,
+    StorageError,
+    TransientStorageError,
+)
+from amg_pipeline.storage.faults import DamagedBodyError, retry_transient, translate
 from tests.storage.doubles import EAGER
 
 
 def s3_error(code: str, status: int) -> Exception:
-    """What s3fs raises when the server answers with this code."""
+    """What s3fs makes of it when the server answers with this code."""
+    return s3fs.errors.translate_boto_error(raw_s3_error(code, status))
+
+
+def raw_s3_error(code: str, status: int) -> Exception:
     response = {
         "Error": {"Code": code, "Message": "host-17.example"},
         "ResponseMetadata": {"HTTPStatusCode": status},
     }
-    original = botocore.exceptions.ClientError(response, "PutObject")
-    return s3fs.errors.translate_boto_error(original)
+    return botocore.exceptions.ClientError(response, "PutObject")
 
 
 def http_error(status: int) -> Exception:
@@ -46,6 +54,10 @@ TRANSIENT = [
     pytest.param(OSError(errno.ESTALE, "stale"), id="stale handle of a network disk"),
     pytest.param(s3_error("SlowDown", 503), id="S3 throttling"),
     pytest.param(s3_error("InternalError", 500), id="S3 internal"),
+    pytest.param(raw_s3_error("SlowDown", 503), id="botocore's own error"),
+    pytest.param(raw_s3_error("503", 503), id="S3 throttling, without a body"),
+    pytest.param(raw_s3_error("RequestTimeout", 400), id="S3 waited for us"),
+    pytest.param(DamagedBodyError(), id="body cut short"),
     pytest.param(s3_error("ConditionalRequestConflict", 409), id="S3 conditions collide"),
     pytest.param(botocore.exceptions.ReadTimeoutError(endpoint_url="x"), id="S3 read time-out"),
     pytest.param(
@@ -72,15 +84,10 @@ def test_transient_faults_are_transient(error: Exception) -> None:
     [
         pytest.param(PermissionError(errno.EACCES, "no"), "permissions", id="permission"),
         pytest.param(OSError(errno.EROFS, "read-only"), "permissions", id="read-only disk"),
-        pytest.param(s3_error("AccessDenied", 403), "AccessDenied, HTTP 403", id="S3 denied"),
-        pytest.param(s3_error("ExpiredToken", 400), "permitted", id="S3 token expired"),
         pytest.param(http_error(403), "HTTP 403", id="HTTP denied"),
         pytest.param(OSError(errno.ENOSPC, "full"), "disk is full", id="disk full"),
         pytest.param(OSError(errno.EDQUOT, "full"), "disk is full", id="quota"),
         pytest.param(OSError(errno.EIO, "io"), "Input/output", id="broken disk"),
-        pytest.param(
-            botocore.exceptions.NoCredentialsError(), "NoCredentialsError", id="no credentials"
-        ),
         pytest.param(http_error(400), "HTTP 400", id="HTTP bad request"),
     ],
 )
@@ -89,6 +96,30 @@ def test_permanent_faults_are_not_retried(error: Exception, message: str) -> Non
     assert type(translated) is StorageError
     assert message in str(translated)
     assert str(translated).startswith("Read a")
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        pytest.param(s3_error("AccessDenied", 403), "AccessDenied, HTTP 403", id="S3 denied"),
+        pytest.param(s3_error("ExpiredToken", 400), "permitted", id="S3 token expired"),
+        pytest.param(raw_s3_error("ExpiredToken", 400), "ExpiredToken", id="botocore's own error"),
+        pytest.param(raw_s3_error("403", 403), "HTTP 403", id="S3 denied, without a body"),
+        pytest.param(s3_error("NoSuchBucket", 404), "bucket must exist", id="S3 bucket missing"),
+        pytest.param(AzureLikeError(403), "HTTP 403", id="Azure denied"),
+        pytest.param(OSError("Forbidden: bucket/a"), "permitted", id="Google denied"),
+        pytest.param(
+            botocore.exceptions.NoCredentialsError(), "NoCredentialsError", id="no credentials"
+        ),
+        pytest.param(
+            botocore.exceptions.ProfileNotFound(profile="x"), "ProfileNotFound", id="no profile"
+        ),
+    ],
+)
+def test_refusals_of_a_store_are_meant_for_the_whole_run(error: Exception, message: str) -> None:
+    translated = translate(error, "read a")
+    assert type(translated) is StorageAccessError
+    assert message in str(translated)
 
 
 @pytest.mark.parametrize(
@@ -106,6 +137,10 @@ def test_missing_objects_stay_recognisable(error: Exception) -> None:
 
 def test_existing_object_is_a_conflict() -> None:
     assert type(translate(FileExistsError(), "create a")) is CommitConflictError
+    # Ceph does not say which condition it was.
+    assert type(translate(raw_s3_error("PreconditionFailed", 412), "create a")) is (
+        CommitConflictError
+    )
     precondition = botocore.exceptions.ClientError(
         {
             "Error": {"Code": "PreconditionFailed", "Message": "x", "Condition": "If-None-Match"},

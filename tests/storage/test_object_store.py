@@ -167,7 +167,7 @@ def test_unknown_schemes_are_configuration_errors() -> None:
 
 
 def test_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(scheme: str) -> None:
+    def refuse(scheme: str, **options: object) -> None:
         raise ImportError(scheme)
 
     monkeypatch.setattr(fsspec, "filesystem", refuse)

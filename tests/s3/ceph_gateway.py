@@ -1,0 +1,243 @@
+"""A real S3 server for tests: Ceph's RADOS Gateway, with its storage in memory.
+
+    with ceph_gateway(tmp_path) as server:
+        bucket = server.new_bucket()
+        environment = server.environment()
+
+One monitor, one object store and the gateway run on free loopback ports below a temporary folder,
+and are ready after some 15 seconds. They need Debian's `ceph-mon ceph-osd radosgw`, which
+`make s3` installs. Ceph 16 honours If-None-Match, atomically, but not If-Match.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.s3.s3_server import S3Server
+
+PACKAGES = ("ceph-mon", "ceph-osd", "radosgw")
+_PROGRAMS = ("ceph", "ceph-authtool", "ceph-mon", "ceph-osd", "monmaptool", "radosgw")
+_START_S = 90.0
+_COMMAND_S = 60.0
+_STOP_S = 10.0
+_POLL_S = 0.1
+
+
+def missing_programs() -> list[str]:
+    """Name the programs that are not installed; with any of them missing, nothing starts."""
+    return [name for name in (*_PROGRAMS, "radosgw-admin") if shutil.which(name) is None]
+
+
+@contextmanager
+def ceph_gateway(folder: Path) -> Iterator[S3Server]:
+    """Start a gateway that keeps its files below a folder, and stop it at the end.
+
+    The folder's path must be short, some 60 characters: sockets lie in it.
+
+    Raises:
+        RuntimeError: If a program is missing or ends; its log is part of the message.
+    """
+    if missing := missing_programs():
+        raise RuntimeError(
+            f"{', '.join(missing)} must be installed: apt-get install {' '.join(PACKAGES)}"
+        )
+    cluster = _Cluster(folder, uuid.uuid4(), _free_ports(3))
+    folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as daemons:
+        cluster.write_settings()
+        cluster.make_keyrings()
+        cluster.make_monitor()
+        daemons.enter_context(cluster.daemon("ceph-mon", "-i", "a"))
+        cluster.make_object_store()
+        daemons.enter_context(cluster.daemon("ceph-osd", "-i", "0"))
+        gateway = cluster.daemon("radosgw", "-n", "client.rgw")
+        process = daemons.enter_context(gateway)
+        endpoint = f"http://127.0.0.1:{cluster.gateway_port}"
+        cluster.wait_for(endpoint, process)
+        access_key, secret_key = secrets.token_hex(10).upper(), secrets.token_hex(20)
+        cluster.make_user(access_key, secret_key)
+        yield S3Server(endpoint, access_key, secret_key)
+
+
+@dataclass(frozen=True)
+class _Cluster:
+    folder: Path
+    fsid: uuid.UUID
+    ports: tuple[int, ...]
+
+    @property
+    def gateway_port(self) -> int:
+        return self.ports[2]
+
+    def write_settings(self) -> None:
+        addresses = f"[v2:127.0.0.1:{self.ports[0]},v1:127.0.0.1:{self.ports[1]}]"
+        (self.folder / "ceph.conf").write_text(
+            f"""[global]
+fsid = {self.fsid}
+mon_host = {addresses}
+run_dir = {self.folder}
+admin_socket = {self.folder}/$name.asok
+log_file = {self.folder}/$name.log
+mon_cluster_log_file = {self.folder}/cluster.log
+pid_file =
+crash_dir = {self.folder}/crash
+keyring = {self.folder}/keyring
+auth_cluster_required = cephx
+auth_service_required = cephx
+auth_client_required = cephx
+public_addr = 127.0.0.1
+cluster_addr = 127.0.0.1
+ms_bind_ipv6 = false
+osd_pool_default_size = 1
+osd_pool_default_min_size = 1
+osd_pool_default_pg_num = 4
+osd_pool_default_pgp_num = 4
+osd_pool_default_pg_autoscale_mode = off
+osd_crush_chooseleaf_type = 0
+mon_allow_pool_size_one = true
+mon_max_pg_per_osd = 1000
+[mon]
+mon_data = {self.folder}/mon
+mon_initial_members = a
+mon_osd_full_ratio = 0.99
+[osd]
+osd_data = {self.folder}/osd
+osd_objectstore = memstore
+memstore_device_bytes = 4294967296
+osd_journal =
+osd_op_num_shards = 1
+[client.rgw]
+rgw_frontends = beast endpoint=127.0.0.1:{self.gateway_port}
+rgw_data = {self.folder}/rgw
+rgw_thread_pool_size = 64
+rgw_enable_gc_threads = false
+rgw_enable_lc_threads = false
+rgw_enable_quota_threads = false
+rgw_run_sync_thread = false
+"""
+        )
+
+    def make_keyrings(self) -> None:
+        keyring = str(self.folder / "keyring")
+        rights = {
+            "mon.": ("mon", "allow *"),
+            "client.admin": ("mon", "allow *", "osd", "allow *", "mgr", "allow *"),
+            "client.rgw": ("mon", "allow rwx", "osd", "allow rwx"),
+            "osd.0": ("mon", "allow profile osd", "osd", "allow *"),
+        }
+        self._run("ceph-authtool", "--create-keyring", keyring)
+        for name, capabilities in rights.items():
+            pairs = zip(capabilities[::2], capabilities[1::2], strict=True)
+            words = [word for pair in pairs for word in ("--cap", *pair)]
+            self._run("ceph-authtool", keyring, "--gen-key", "-n", name, *words)
+
+    def make_monitor(self) -> None:
+        (self.folder / "mon").mkdir()
+        monitors = str(self.folder / "monmap")
+        addresses = f"[v2:127.0.0.1:{self.ports[0]},v1:127.0.0.1:{self.ports[1]}]"
+        self._run(
+            "monmaptool", "--create", "--fsid", str(self.fsid), "--addv", "a", addresses, monitors
+        )
+        keyring = str(self.folder / "keyring")
+        self._run("ceph-mon", "--mkfs", "-i", "a", "--monmap", monitors, "--keyring", keyring)
+
+    def make_object_store(self) -> None:
+        (self.folder / "osd").mkdir()
+        identity = str(uuid.uuid4())
+        self._run("ceph", "osd", "new", identity)
+        self._run("ceph-osd", "-i", "0", "--mkfs", "--osd-uuid", identity)
+        self._run("ceph", "osd", "crush", "add", "osd.0", "1.0", "root=default", "host=localhost")
+
+    def make_user(self, access_key: str, secret_key: str) -> None:
+        self._run(
+            *("radosgw-admin", "-n", "client.rgw", "user", "create", "--uid", "tests"),
+            *("--display-name", "tests", "--access-key", access_key, "--secret-key", secret_key),
+        )
+
+    @contextmanager
+    def daemon(self, program: str, *words: str) -> Iterator[subprocess.Popen[bytes]]:
+        """Run a server in the foreground; its own process is stopped at the end, by id."""
+        output = (self.folder / f"{program}.out").open("wb")
+        with output:
+            process = subprocess.Popen(
+                [program, *self._settings, *words, "-f"],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=self._environment,
+                # A Ctrl-C at the terminal must not end the server before the tests.
+                start_new_session=True,
+            )
+        try:
+            yield process
+        finally:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(_STOP_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def wait_for(self, endpoint: str, process: subprocess.Popen[bytes]) -> None:
+        """Wait until the gateway answers anything, such as that strangers may not list."""
+        deadline = time.monotonic() + _START_S
+        while True:
+            try:
+                with urllib.request.urlopen(endpoint, timeout=5):
+                    return
+            except urllib.error.HTTPError:
+                return
+            except OSError:
+                if process.poll() is not None or time.monotonic() > deadline:
+                    logs = "\n".join(
+                        path.read_text(errors="replace")[-2000:]
+                        for path in sorted(self.folder.glob("*.out"))
+                    )
+                    raise RuntimeError(f"The gateway must start. Received: {logs}") from None
+                time.sleep(_POLL_S)
+
+    @property
+    def _settings(self) -> Sequence[str]:
+        return ("-c", str(self.folder / "ceph.conf"))
+
+    @property
+    def _environment(self) -> dict[str, str]:
+        # Test runs set variables for Python and AWS that are none of Ceph's business.
+        return {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+
+    def _run(self, program: str, *words: str) -> None:
+        settings = () if program in {"ceph-authtool", "monmaptool"} else self._settings
+        ended = subprocess.run(
+            [program, *settings, *words],
+            capture_output=True,
+            text=True,
+            timeout=_COMMAND_S,
+            env=self._environment,
+            check=False,
+        )
+        if ended.returncode:
+            raise RuntimeError(
+                f"{program} {' '.join(words)} must succeed. Received: {ended.returncode}, "
+                f"{(ended.stderr or ended.stdout)[-2000:]}"
+            )
+
+
+def _free_ports(count: int) -> tuple[int, ...]:
+    with ExitStack() as sockets:
+        bound = [sockets.enter_context(socket.socket()) for _ in range(count)]
+        for one in bound:
+            one.bind(("127.0.0.1", 0))
+        return tuple(one.getsockname()[1] for one in bound)
