@@ -28,7 +28,9 @@ from amg_pipeline.errors import (
 from amg_pipeline.records import DecodedImage, ImageRef
 from amg_pipeline.storage.faults import RetryPolicy
 from amg_pipeline.storage.object_store import read_uri
+from amg_pipeline.storage.parquet_images import RowAddress, read_row
 from amg_pipeline.storage.pixels import image_to_rgb
+from amg_pipeline.storage.tar_members import TarAddress, read_member
 
 #: Pillow's names of what is read. Others are refused: some of its readers start programs.
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
@@ -80,7 +82,7 @@ def load_image(
         ImageTooLargeError: If it has more than `max_pixels`.
         ImageDecodeError: If the bytes are no image, or a damaged one.
     """
-    data = _fetch(ref.uri, retry)
+    data = _fetch(ref, retry)
     pixels = decode_image(data, exif_orientation=exif_orientation, max_pixels=max_pixels)
     return DecodedImage(ref, pixels)
 
@@ -119,9 +121,13 @@ def decode_image(
         ) from error
 
 
-def _fetch(uri: str, retry: RetryPolicy) -> bytes:
+def _fetch(ref: ImageRef, retry: RetryPolicy) -> bytes:
     try:
-        return read_uri(uri, retry=retry)
+        if (member := TarAddress.parse(ref.uri)) is not None:
+            return read_member(member, ref.etag, retry=retry)
+        if (row := RowAddress.parse(ref.uri)) is not None:
+            return read_row(row, ref.etag, retry=retry)
+        return read_uri(ref.uri, retry=retry)
     except FileNotFoundError as error:
         raise ImageNotFoundError(
             "An image must lie at its address. Received: nothing is there"

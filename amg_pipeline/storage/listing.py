@@ -1,16 +1,19 @@
-"""The images of a folder, a prefix of an object store or a glob, as a table."""
+"""What a folder, a prefix of an object store or a glob holds: images, and files of many images."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 
 import fsspec.utils
 import pyarrow as pa
 
 from amg_pipeline.errors import ConfigError
 from amg_pipeline.storage.object_store import ObjectInfo, ObjectStore
-from amg_pipeline.storage.uris import is_text, redact
+from amg_pipeline.storage.parquet_images import is_parquet_name
+from amg_pipeline.storage.tar_members import is_compressed_tar_name, is_tar_name
+from amg_pipeline.storage.uris import is_text
 
 #: Endings of files that are taken for images in folders and globs, in any case.
 IMAGE_EXTENSIONS = (
@@ -39,17 +42,44 @@ IMAGES_SCHEMA = pa.schema(
 _BATCH_ROWS = 65_536
 
 
-def list_folder(store: ObjectStore) -> pa.Table:
-    """List the images below a folder or prefix; ids are paths relative to it."""
-    return _to_table(store, _images(store.list()))
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What was found at a place.
+
+    Attributes:
+        images: Images that are files of their own, with `IMAGES_SCHEMA`.
+        tars: Uncompressed tars.
+        compressed_tars: Tars that cannot be read in parts.
+        parquets: Parquet files, of whatever content.
+    """
+
+    images: pa.Table
+    tars: tuple[ObjectInfo, ...]
+    compressed_tars: tuple[ObjectInfo, ...]
+    parquets: tuple[ObjectInfo, ...]
 
 
-def list_glob(store: ObjectStore, pattern: str) -> pa.Table:
-    """List the images that match a pattern below a folder; ids are paths relative to it.
+def list_folder(
+    store: ObjectStore, *, is_left_out: Callable[[str], bool] = lambda _: False
+) -> Listing:
+    """List a folder or prefix and all below; ids are paths relative to it.
+
+    Args:
+        store: The folder.
+        is_left_out: Tells of a tar's or Parquet file's id whether it shall not be opened.
+    """
+    return _sort_out(store, store.list(), is_left_out)
+
+
+def list_glob(
+    store: ObjectStore, pattern: str, *, is_left_out: Callable[[str], bool] = lambda _: False
+) -> Listing:
+    """List what matches a pattern below a folder; ids are paths relative to it.
 
     Args:
         store: The fixed part of the glob.
         pattern: Components with `*`, `?`, `[...]`, and `**` for any number of folders.
+        is_left_out: Tells of a tar's or Parquet file's id whether it shall not be opened.
 
     Raises:
         ConfigError: If the pattern is malformed.
@@ -62,7 +92,7 @@ def list_glob(store: ObjectStore, pattern: str) -> pa.Table:
         ) from error
     depth = None if "**" in pattern.split("/") else len(pattern.split("/"))
     found = (info for info in store.list(max_depth=depth) if matches(info.key))
-    return _to_table(store, _images(found))
+    return _sort_out(store, found, is_left_out)
 
 
 def is_image_name(name: str) -> bool:
@@ -95,18 +125,28 @@ def image_table(store: ObjectStore, infos: Iterable[ObjectInfo]) -> pa.Table:
     return pa.Table.from_batches(batches, schema=IMAGES_SCHEMA)
 
 
-def _to_table(store: ObjectStore, infos: Iterable[ObjectInfo]) -> pa.Table:
-    table = image_table(store, infos)
-    if table.num_rows == 0:
-        raise ConfigError(
-            f"INPUT must hold images ({' '.join(IMAGE_EXTENSIONS)}). "
-            f"Received: none in {redact(store.uri)}"
-        )
-    return table
+def _sort_out(
+    store: ObjectStore, infos: Iterable[ObjectInfo], is_left_out: Callable[[str], bool]
+) -> Listing:
+    kinds: tuple[tuple[Callable[[str], bool], list[ObjectInfo]], ...] = (
+        (is_tar_name, []),
+        (is_compressed_tar_name, []),
+        (is_parquet_name, []),
+    )
 
+    def images() -> Iterator[ObjectInfo]:
+        """Put aside what holds images; there may be too many images to do so with them."""
+        for info in infos:
+            if is_image_name(info.key):
+                yield info
+                continue
+            for is_kind, found in kinds:
+                if is_kind(info.key) and not is_left_out(image_id_of(info.key)):
+                    found.append(info)
 
-def _images(infos: Iterable[ObjectInfo]) -> Iterator[ObjectInfo]:
-    return (info for info in infos if is_image_name(info.key))
+    table = image_table(store, images())
+    tars, compressed_tars, parquets = (tuple(found) for _, found in kinds)
+    return Listing(table, tars, compressed_tars, parquets)
 
 
 def _chunks(infos: Iterable[ObjectInfo]) -> Iterator[list[ObjectInfo]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
+import logging
 import re
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -18,8 +19,10 @@ import pyarrow.compute as pc
 
 from amg_pipeline.config import ImageSettings
 from amg_pipeline.errors import ConfigError
+from amg_pipeline.storage.containers import index_parquets, index_tars, refuse_compressed
 from amg_pipeline.storage.listing import (
     IMAGE_EXTENSIONS,
+    Listing,
     image_table,
     is_image_name,
     list_folder,
@@ -31,7 +34,12 @@ from amg_pipeline.storage.manifest_files import (
     read_manifest,
 )
 from amg_pipeline.storage.object_store import ObjectInfo, ObjectStore, find_kind
+from amg_pipeline.storage.parquet_images import is_parquet_name, read_columns
+from amg_pipeline.storage.tar_members import TAR_EXTENSION, is_compressed_tar_name, is_tar_name
 from amg_pipeline.storage.uris import absolute_uri, redact, split_glob, split_parent
+from amg_pipeline.telemetry import log_event
+
+_LOGGER = logging.getLogger(__name__)
 
 #: Columns of a plan; `row` counts within its shard.
 PLAN_SCHEMA = pa.schema(
@@ -54,42 +62,63 @@ def list_images(settings: ImageSettings) -> pa.Table:
 
     Args:
         settings: The input and its filters. `include` and `exclude` are matched against ids as
-            `fnmatch` does, where `*` also matches `/`. `sample` draws by a hash of the id, so that
-            the draw does not depend on the listing; then `limit` takes the first ids.
+            `fnmatch` does, where `*` also matches `/`; a tar or Parquet file whose own path
+            matches `exclude` is not opened. `sample` draws by a hash of the id, so that the draw
+            does not depend on the listing; then `limit` takes the first ids.
 
     Returns:
-        `image_id`, `uri`, `size_bytes`, `etag`, in order of the ids' UTF-8 bytes.
+        `image_id`, `uri`, `size_bytes`, `etag`, in order of the ids' UTF-8 bytes; rows of Parquet
+        files in their own order, since they are read in it.
 
     Raises:
-        ConfigError: If the input does not exist, holds no images, or has an id twice.
+        ConfigError: If the input does not exist, holds no images or several kinds of them, has an
+            id twice, or is a damaged tar or Parquet file.
         StorageError: If it cannot be listed.
     """
     if not settings.input:
         raise ConfigError("INPUT must name a folder, glob, prefix or manifest. Received: nothing")
-    images = _find(absolute_uri(settings.input))
+    images, is_ordered = _find(absolute_uri(settings.input), settings)
     if images.num_rows == 0:
-        raise ConfigError(f"INPUT must hold images. Received: none in {redact(settings.input)}")
+        column = f", which has no column {settings.column!r} with some" if settings.column else ""
+        raise ConfigError(
+            f"INPUT must hold images ({' '.join(IMAGE_EXTENSIONS)}), tars or Parquet files of them."
+            f" Received: none in {redact(settings.input)}{column}"
+        )
     images = _filter(images, settings)
-    images = images.sort_by("image_id").combine_chunks()
-    _refuse_duplicates(images.column("image_id"))
+    if not is_ordered:
+        images = images.sort_by("image_id").combine_chunks()
+        _refuse_duplicates(images.column("image_id"))
     if settings.sample is not None:
         images = _draw(images, settings.sample, settings.sample_seed)
     return images.slice(0, settings.limit)
 
 
-def assign_shards(images: pa.Table, *, shard_size: int) -> pa.Table:
+def without(images: pa.Table, known: pa.ChunkedArray) -> pa.Table:
+    """Leave out the images of a list whose ids are known; the others keep their order.
+
+    Args:
+        images: As `list_images` returns it.
+        known: Ids, in any order.
+    """
+    ids = images.column("image_id")
+    is_known = pc.is_in(ids, value_set=known.cast(ids.type))
+    return images.filter(pc.invert(is_known)).combine_chunks()
+
+
+def assign_shards(images: pa.Table, *, shard_size: int, first_shard: int = 0) -> pa.Table:
     """Cut a list of images into shards of consecutive rows.
 
     Args:
         images: As `list_images` returns it.
         shard_size: Rows of every shard but the last.
+        first_shard: Number of the first shard.
 
     Returns:
         A table with `PLAN_SCHEMA`'s columns.
     """
     position = np.arange(images.num_rows, dtype=np.int64)
     columns = [
-        pa.chunked_array([position // shard_size], type=pa.int64()),
+        pa.chunked_array([first_shard + position // shard_size], type=pa.int64()),
         pa.chunked_array([(position % shard_size).astype(np.int32)], type=pa.int32()),
         *(images.column(field.name) for field in list(PLAN_SCHEMA)[2:]),
     ]
@@ -110,28 +139,75 @@ def count_bytes(images: pa.Table) -> tuple[int, int]:
     return pc.sum(sizes).as_py() or 0, sizes.null_count
 
 
-def _find(uri: str) -> pa.Table:
+def _find(uri: str, settings: ImageSettings) -> tuple[pa.Table, bool]:
+    """List the images at an address, and tell whether they have their final order."""
+    is_left_out = _matcher(settings.exclude) if settings.exclude else lambda _: False
     kind = find_kind(uri)
     if kind == "folder":
-        return list_folder(ObjectStore.open(uri))
+        store = ObjectStore.open(uri)
+        return _choose(store, list_folder(store, is_left_out=is_left_out), settings)
     if kind == "file":
-        return _read_file(uri)
+        return _read_file(uri, settings)
     fixed, pattern = split_glob(uri)
     if pattern:
-        return list_glob(ObjectStore.open(fixed), pattern)
+        store = ObjectStore.open(fixed)
+        return _choose(store, list_glob(store, pattern, is_left_out=is_left_out), settings)
     raise ConfigError(
-        f"INPUT must be a folder, glob, prefix or manifest that exists. Received: {redact(uri)}"
+        "INPUT must be a folder, glob, prefix, manifest, tar or Parquet file that exists. "
+        f"Received: {redact(uri)}"
     )
 
 
-def _read_file(uri: str) -> pa.Table:
+def _choose(store: ObjectStore, listing: Listing, settings: ImageSettings) -> tuple[pa.Table, bool]:
+    """Take the one kind of images that a place holds.
+
+    A mix is refused: an archive often lies beside the folder that it was unpacked to, and its
+    images would be done twice; to take only one kind would lose images where it does not.
+    """
+    rows = index_parquets(store, listing.parquets, column=settings.column)
+    counts = {
+        "loose images": listing.images.num_rows,
+        "tars": len(listing.tars),
+        "images in Parquet files": rows.num_rows,
+    }
+    present = [f"{count} {what}" for what, count in counts.items() if count]
+    if len(present) > 1:
+        raise ConfigError(
+            f"INPUT must hold images of one kind. Received: {' and '.join(present)} in "
+            f"{redact(store.uri)}. Name one kind with a glob, such as {redact(store.uri)}/**/*"
+            f"{TAR_EXTENSION}, or leave files out, for instance with --exclude '*{TAR_EXTENSION}'"
+        )
+    if listing.compressed_tars:
+        if not listing.images.num_rows:
+            refuse_compressed(store.uri_of(listing.compressed_tars[0].key))
+        log_event(
+            _LOGGER,
+            logging.WARNING,
+            f"{len(listing.compressed_tars)} compressed tars beside the images are not read",
+        )
+    if rows.num_rows:
+        return rows, True
+    return index_tars(store, listing.tars) if listing.tars else listing.images, False
+
+
+def _read_file(uri: str, settings: ImageSettings) -> tuple[pa.Table, bool]:
     folder, name = split_parent(uri)
+    store, infos = ObjectStore.open(folder), [ObjectInfo(name)]
+    if is_compressed_tar_name(name):
+        refuse_compressed(uri)
+    if is_tar_name(name):
+        return index_tars(store, infos), False
+    if is_parquet_name(name) and (settings.column or "uri" not in read_columns(uri)):
+        rows = index_parquets(store, infos, column=settings.column)
+        if rows.num_rows or settings.column:
+            return rows, True
     if is_manifest_name(name):
-        return read_manifest(uri)
+        return read_manifest(uri), False
     if is_image_name(name):
-        return image_table(ObjectStore.open(folder), [ObjectInfo(name)])
+        return image_table(store, infos), False
     raise ConfigError(
-        f"A file as INPUT must be a manifest ({' '.join(MANIFEST_EXTENSIONS)}) or an image "
+        f"A file as INPUT must be a manifest ({' '.join(MANIFEST_EXTENSIONS)}), a tar "
+        f"({TAR_EXTENSION}), a Parquet file with images or an image "
         f"({' '.join(IMAGE_EXTENSIONS)}). Received: {redact(uri)}"
     )
 

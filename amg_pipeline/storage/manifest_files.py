@@ -118,7 +118,7 @@ def _known(names: list[str]) -> list[str]:
         near = difflib.get_close_matches("uri", names, n=1)
         hint = f" Did you mean {near[0]!r}? Then rename it" if near else ""
         raise ConfigError(
-            "A manifest must have a column named 'uri'. "
+            "A manifest must have a column named 'uri', or a Parquet file one of images. "
             f"Received: {', '.join(map(repr, names))}.{hint}"
         )
     known = [name for name in _COLUMNS if name in names]

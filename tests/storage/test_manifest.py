@@ -353,7 +353,7 @@ def test_shards_do_not_depend_on_the_listing(
         columns = [pa.array(values, pa.large_string()) for values in (order, uris)]
         table = pa.Table.from_arrays([*columns, *nothing], schema=listing.IMAGES_SCHEMA)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(manifest, "_find", lambda uri: table)
+            patch.setattr(manifest, "_find", lambda uri, settings: (table, False))
             images = list_images(ImageSettings(input="any", sample=20, sample_seed=3))
         return assign_shards(images, shard_size=size).cast(PLAN_SCHEMA)
 
