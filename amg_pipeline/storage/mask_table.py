@@ -100,7 +100,7 @@ def encode_table(results: Sequence[ImageResult], metadata: TableMetadata) -> byt
     Returns:
         The file's bytes; the same for the same arguments and pyarrow version.
     """
-    table = _results_to_table(results).replace_schema_metadata(_encode_metadata(metadata))
+    table = results_to_table(results).replace_schema_metadata(_encode_metadata(metadata))
     sink = pa.BufferOutputStream()
     pq.write_table(
         table,
@@ -212,7 +212,8 @@ def load_masks(uri: str) -> pyarrow.dataset.Dataset:
     )
 
 
-def _results_to_table(results: Sequence[ImageResult]) -> pa.Table:
+def results_to_table(results: Sequence[ImageResult]) -> pa.Table:
+    """Turn results into a table of `MASK_SCHEMA`, one row per image and in the same order."""
     num_masks = [len(result.masks) for result in results]
     columns: list[list[Any]] = [
         [result.ref.image_id for result in results],
