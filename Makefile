@@ -22,7 +22,7 @@ BACKENDS_ARGS ?=
 export CUDA_VISIBLE_DEVICES := -1
 export TF_CPP_MIN_LOG_LEVEL := 3
 
-.PHONY: help demo install test lint format types check parity backends clean
+.PHONY: help demo install test jobs lint format types check parity backends clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ demo: $(VENV)/.runtime-installed ## Masks of the sample photos, with a page to l
 
 test: $(VENV)/.dev-installed ## Run the tests with branch coverage
 	$(BIN)/python -m pytest --cov --cov-report=term $(PYTEST_ARGS)
+
+jobs: $(VENV)/.dev-installed ## Submit jobs to a Ray head on this machine, see how they end
+	$(BIN)/python -m pytest -m ray_job tests/jobs $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev-installed ## Check format and lint
 	$(BIN)/ruff format --check .
