@@ -97,6 +97,7 @@ def make_plan(
     *,
     package_version: str,
     force: bool = False,
+    extend: bool = False,
     dry_run: bool = False,
     weights_digest: WeightsDigest | None = None,
     check_model: ModelCheck | None = None,
@@ -109,6 +110,7 @@ def make_plan(
         package_version: Version of the running package.
         force: Move a run with other settings to `_old/FP8/` and plan afresh; one with the same
             settings is taken up, unless its plan is damaged.
+        extend: List the input of a plan that is taken up again, and add what is new as new shards.
         dry_run: List and count, but write nothing and move nothing.
         weights_digest: Takes the digest of the weights; the model's own by default.
         check_model: Makes sure that a new plan's model can be made: by default that its backend
@@ -134,20 +136,15 @@ def make_plan(
         asked = _describe(resumed, package_version, digest)
         is_same = asked.fingerprint == found.fingerprint
         if not force or (is_same and directory.has_all_rows(found)):
-            return _take_up(directory, resumed, found, asked)
+            plan = _take_up(directory, resumed, found, asked)
+            return _extend(plan, dry_run=dry_run) if extend else plan
     config = _resolve(config, None, cpu_count=cpu_count)
     asked = _describe(config, package_version, digest)
     # Before anything is written: a plan whose model cannot be made would block the output.
     (check_model or _check_model)(config.model)
     images = list_images(config.images)
-    num_bytes, num_unsized = count_bytes(images)
-    draft = replace(
-        asked,
-        num_images=images.num_rows,
-        num_bytes=num_bytes,
-        num_unsized=num_unsized,
-        num_shards=-(-images.num_rows // config.output.shard_size),
-    )
+    shard_size = config.output.shard_size
+    draft = _with_images(asked, images, shard_size=shard_size)
     plan = Plan(
         run_directory=directory,
         stored=draft,
@@ -159,7 +156,7 @@ def make_plan(
         return plan
     if found is not None:
         directory.move_to_old(found)
-    parts = directory.write_plan_parts(images, shard_size=config.output.shard_size)
+    parts = directory.write_plan_parts(images, shard_size=shard_size)
     plan = replace(plan, stored=replace(draft, parts=parts))
     try:
         directory.create_plan(plan.stored)
@@ -168,6 +165,50 @@ def make_plan(
         other = directory.require_plan()
         return _take_up(directory, config, other, asked)
     return plan
+
+
+def _with_images(plan: StoredPlan, images: Any, *, shard_size: int) -> StoredPlan:
+    """Count more images, as shards of their own."""
+    num_bytes, num_unsized = count_bytes(images)
+    return replace(
+        plan,
+        num_images=plan.num_images + images.num_rows,
+        num_bytes=plan.num_bytes + num_bytes,
+        num_unsized=plan.num_unsized + num_unsized,
+        num_shards=plan.num_shards - (-images.num_rows // shard_size),
+    )
+
+
+def _extend(plan: Plan, *, dry_run: bool) -> Plan:
+    """Add the images of the input that a plan does not have; its own shards stay as they are."""
+    settings, directory = plan.config.images, plan.run_directory
+    if settings.limit is not None or settings.sample is not None:
+        raise ConfigError(
+            "--extend needs a run of all images: of more images, images.limit and images.sample "
+            f"would choose others. Received: limit {settings.limit}, sample {settings.sample}. "
+            "Choose another OUTPUT"
+        )
+    listed, shard_size = list_images(settings), plan.config.output.shard_size
+    while True:
+        stored = plan.stored
+        new = directory.without_planned(stored, listed)
+        if not new.num_rows:
+            return plan
+        extended = _with_images(stored, new, shard_size=shard_size)
+        if dry_run:
+            return replace(plan, stored=extended)
+        parts = directory.write_plan_parts(new, shard_size=shard_size, before=stored.parts)
+        extended = replace(extended, parts=stored.parts + parts, edition=stored.edition + 1)
+        directory.withdraw_success()
+        try:
+            directory.create_plan(extended)
+        except CommitConflictError:
+            # Another driver was faster, or our own answer was lost: what is still new after that?
+            plan = replace(plan, stored=directory.require_plan())
+            if plan.stored.edition == stored.edition:
+                raise
+        else:
+            return replace(plan, stored=extended)
 
 
 def _with_absolute_addresses(config: RunConfig) -> RunConfig:

@@ -19,6 +19,7 @@ RUN_KEYS = (OWN_FOLDER, MASKS_FOLDER, SUCCESS_KEY)
 
 _PREFIX_DIGITS = 8
 _ATTEMPT_KEY = re.compile(r"_amg/attempts/([0-9]{6,})/([1-9][0-9]*)\.json")
+_EDITION_KEY = re.compile(r"_amg/plan-([1-9][0-9]*)\.json")
 _SHARD_KEY = re.compile(r"masks/part-(\d{6,})-([0-9a-f]{8})\.parquet")
 
 
@@ -43,6 +44,19 @@ def parse_shard_key(key: str) -> tuple[int, str] | None:
     if match is None or shard_name(int(match[1])) != match[1]:
         return None
     return int(match[1]), match[2]
+
+
+def edition_key(edition: int) -> str:
+    """Name the n-th edition of a plan, which has all images of those before it and some more."""
+    return PLAN_KEY if edition == 1 else f"{OWN_FOLDER}plan-{edition}.json"
+
+
+def parse_edition_key(key: str) -> int | None:
+    """Read the number of a plan's edition; None for any other key."""
+    if key == PLAN_KEY:
+        return 1
+    match = _EDITION_KEY.fullmatch(key)
+    return int(match[1]) if match and match[1] != "1" else None
 
 
 def plan_part_key(index: int, digest: str) -> str:

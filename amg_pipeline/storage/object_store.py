@@ -203,6 +203,11 @@ class ObjectStore:
             "move", source, lambda: self._files.move(_checked(source), _checked(destination))
         )
 
+    def remove(self, key: str) -> None:
+        """Remove an object; none need have this key."""
+        with suppress(FileNotFoundError):
+            self._run("remove", key, lambda: self._files.remove(_checked(key)))
+
     def sweep(self, prefix: str) -> None:
         """Remove what killed writers left in a folder an hour ago or earlier."""
         self._run("tidy up", prefix, lambda: self._files.sweep(prefix.rstrip("/")))

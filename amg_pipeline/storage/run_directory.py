@@ -5,28 +5,24 @@ A shard is done exactly when its object in `masks/` exists; nothing else marks i
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from amg_pipeline.errors import ConfigError, StorageError, TransientStorageError
-from amg_pipeline.records import ImageRef, Shard
+from amg_pipeline.records import Shard
 from amg_pipeline.storage import layout
 from amg_pipeline.storage.faults import RetryPolicy
-from amg_pipeline.storage.manifest import PLAN_SCHEMA, assign_shards
+from amg_pipeline.storage.manifest import without
 from amg_pipeline.storage.object_store import ObjectStore, find_kind
+from amg_pipeline.storage.plan_parts import read_part, read_shards, write_parts
 from amg_pipeline.storage.stored_plan import PlanPart, StoredPlan
 from amg_pipeline.storage.uris import redact
 from amg_pipeline.storage.verification import Problem, shard_faults
 
-#: Rows of one part of the plan, about; a part is read whole.
-_PART_ROWS = 262_144
 _DEFAULT_RETRY = RetryPolicy()
 
 
@@ -57,16 +53,23 @@ class RunDirectory:
     # The plan
 
     def read_plan(self) -> StoredPlan | None:
-        """Read the plan; None where there is none yet.
+        """Read the plan, its last edition; None where there is none yet.
 
         Raises:
             StorageError: If it is unreadable.
         """
-        try:
-            data = self._store.read(layout.PLAN_KEY)
-        except FileNotFoundError:
-            return None
-        return StoredPlan.from_json(data)
+        plan: StoredPlan | None = None
+        while True:
+            edition = plan.edition + 1 if plan else 1
+            try:
+                data = self._store.read(layout.edition_key(edition))
+            except FileNotFoundError:
+                return plan
+            found = StoredPlan.from_json(data)
+            if plan is not None and found.fingerprint != plan.fingerprint:
+                # A late driver's, whose run was moved away meanwhile.
+                return plan
+            plan = found
 
     def require_plan(self) -> StoredPlan:
         """Read the plan.
@@ -103,37 +106,39 @@ class RunDirectory:
                     f"which has {info.key!r} but no {layout.PLAN_KEY}. Choose another folder"
                 )
 
-    def write_plan_parts(self, images: pa.Table, *, shard_size: int) -> tuple[PlanPart, ...]:
+    def write_plan_parts(
+        self, images: pa.Table, *, shard_size: int, before: tuple[PlanPart, ...] = ()
+    ) -> tuple[PlanPart, ...]:
         """Write the rows of a plan; without `create_plan`, nothing refers to them.
 
         Args:
             images: As `manifest.list_images` returns them.
             shard_size: Images of a shard.
+            before: The parts of the edition before, whose shards stay as they are.
         """
-        rows = assign_shards(images, shard_size=shard_size)
-        shards_per_part = max(1, _PART_ROWS // shard_size)
-        parts = []
-        for index, start in enumerate(range(0, rows.num_rows, shards_per_part * shard_size)):
-            part = rows.slice(start, shards_per_part * shard_size).cast(PLAN_SCHEMA)
-            data = _plan_rows_to_bytes(part)
-            key = layout.plan_part_key(index, hashlib.sha256(data).hexdigest())
-            self._store.put(key, data)
-            parts.append(
-                PlanPart(
-                    key=key,
-                    first_shard=index * shards_per_part,
-                    num_shards=-(-part.num_rows // shard_size),
-                )
-            )
-        return tuple(parts)
+        return write_parts(self._store, images, shard_size=shard_size, before=before)
 
     def create_plan(self, plan: StoredPlan) -> None:
-        """Write `plan.json`, which makes the plan valid.
+        """Write an edition of the plan, which makes it valid.
+
+        Each edition is an object of its own that is only ever created, so that of two drivers that
+        add images at the same time one finds out, and none reads a plan that another replaces.
 
         Raises:
             CommitConflictError: If there is one, for instance of a second driver.
         """
-        self._store.create(layout.PLAN_KEY, plan.to_json())
+        self._store.create(layout.edition_key(plan.edition), plan.to_json())
+
+    def without_planned(self, plan: StoredPlan, images: pa.Table) -> pa.Table:
+        """Leave out the images of a list that the plan has.
+
+        Raises:
+            StorageError: If a part of the plan is missing or damaged.
+        """
+        known = [
+            read_part(self._store, part, ["image_id"]).column("image_id") for part in plan.parts
+        ]
+        return without(images, pa.chunked_array([c for ids in known for c in ids.chunks]))
 
     def move_to_old(self, plan: StoredPlan) -> str:
         """Move what belongs to a run to `_old/FP8/`; after a kill, the same call finishes it.
@@ -152,8 +157,11 @@ class RunDirectory:
         if self._store.exists(layout.SUCCESS_KEY):
             keys.append(layout.SUCCESS_KEY)
         # The plan goes last: as long as it is there, the rest is known to be ours.
-        last = {layout.SUCCESS_KEY: 0, layout.SUMMARY_KEY: 1, layout.PLAN_KEY: 3}
-        for key in sorted(keys, key=lambda key: (last.get(key, 2), key)):
+        rank = {layout.SUCCESS_KEY: 0, layout.SUMMARY_KEY: 1, layout.PLAN_KEY: 4}
+        for key in sorted(keys):
+            if layout.parse_edition_key(key) is not None:
+                rank.setdefault(key, 3)
+        for key in sorted(keys, key=lambda key: (rank.get(key, 2), key)):
             self._store.move(key, folder + key)
         return folder
 
@@ -168,15 +176,7 @@ class RunDirectory:
             StorageError: If a part is missing or damaged.
         """
         for part in plan.parts:
-            wanted = [number for number in part.shard_ids if number not in skip]
-            if wanted:
-                rows = self._read_part(part)
-                bounds = np.searchsorted(
-                    rows.column("shard_id").to_numpy(), [*part.shard_ids, part.shard_ids.stop]
-                )
-                for number in wanted:
-                    start, stop = bounds[number - part.first_shard : number - part.first_shard + 2]
-                    yield _rows_to_shard(number, rows.slice(start, stop - start))
+            yield from read_shards(self._store, part, skip=skip)
 
     def has_all_rows(self, plan: StoredPlan) -> bool:
         """Tell whether the plan's rows can be read: a `move_to_old` takes them before the plan.
@@ -186,7 +186,7 @@ class RunDirectory:
         """
         try:
             for part in plan.parts:
-                self._read_part(part)
+                read_part(self._store, part)
         except TransientStorageError:
             raise
         except StorageError:
@@ -299,15 +299,9 @@ class RunDirectory:
             self._store.sweep(layout.MASKS_FOLDER)
             self._store.put(layout.SUCCESS_KEY, b"")
 
-    def _read_part(self, part: PlanPart) -> pa.Table:
-        try:
-            table = pq.read_table(pa.BufferReader(self._store.read(part.key)), schema=PLAN_SCHEMA)
-        except (FileNotFoundError, pa.ArrowException) as error:
-            raise StorageError(
-                f"The plan's part {part.key} must be there and complete. Received: "
-                f"{type(error).__name__}. Plan anew with --force"
-            ) from error
-        return table
+    def withdraw_success(self) -> None:
+        """Remove `_SUCCESS`, before shards are added; the end of a run puts it back."""
+        self._store.remove(layout.SUCCESS_KEY)
 
     def _attempts(self, shard_id: int) -> dict[int, str]:
         """List the keys of a shard's failed attempts by number."""
@@ -338,17 +332,6 @@ def _own_shard(key: str, plan: StoredPlan) -> int | None:
     if parsed is None or parsed[1] != layout.fingerprint_prefix(plan.fingerprint):
         return None
     return parsed[0] if parsed[0] < plan.num_shards else None
-
-
-def _rows_to_shard(shard_id: int, rows: pa.Table) -> Shard:
-    columns = [rows.column(name).to_pylist() for name in ("image_id", "uri", "size_bytes", "etag")]
-    return Shard(shard_id, tuple(ImageRef(*values) for values in zip(*columns, strict=True)))
-
-
-def _plan_rows_to_bytes(rows: pa.Table) -> bytes:
-    sink = pa.BufferOutputStream()
-    pq.write_table(rows, sink, compression="zstd", compression_level=3, use_dictionary=False)
-    return bytes(sink.getvalue())
 
 
 def _to_json(record: Mapping[str, Any]) -> bytes:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from amg_pipeline.errors import StorageError
@@ -13,22 +13,31 @@ from amg_pipeline.storage.layout import PLAN_KEY
 
 @dataclass(frozen=True, slots=True)
 class PlanPart:
-    """Some consecutive shards of a plan.
+    """Some consecutive shards of a plan; all are full but perhaps the last one.
 
     Attributes:
         key: The object with their rows.
         first_shard: Number of the first one.
         num_shards: How many they are.
+        num_images: Their images.
+        shard_size: Images of a full shard.
     """
 
     key: str
     first_shard: int
     num_shards: int
+    num_images: int
+    shard_size: int
 
     @property
     def shard_ids(self) -> range:
         """The shards' numbers."""
         return range(self.first_shard, self.first_shard + self.num_shards)
+
+    def images_of(self, shard_id: int) -> int:
+        """Count the images of one of the shards."""
+        before = (shard_id - self.first_shard) * self.shard_size
+        return min(self.shard_size, self.num_images - before)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +55,7 @@ class StoredPlan:
         num_unsized: Images of unknown size.
         num_shards: Shards of the plan.
         parts: Where the plan's rows lie; empty for a plan that was not written.
+        edition: 1, and one more each time that images were added.
     """
 
     fingerprint: str
@@ -59,14 +69,22 @@ class StoredPlan:
     num_unsized: int
     num_shards: int
     parts: tuple[PlanPart, ...] = ()
+    edition: int = 1
+
+    def count_images(self, shards: Iterable[int]) -> int:
+        """Count the images of some shards."""
+        wanted = frozenset(shards)
+        return sum(
+            part.images_of(shard_id)
+            for part in self.parts
+            for shard_id in part.shard_ids
+            if shard_id in wanted
+        )
 
     def to_json(self) -> bytes:
         """Write the plan; the same plan gives the same bytes."""
         document = {name: getattr(self, name) for name in _NAMES}
-        document["parts"] = [
-            {"key": part.key, "first_shard": part.first_shard, "num_shards": part.num_shards}
-            for part in self.parts
-        ]
+        document["parts"] = [asdict(part) for part in self.parts]
         return (json.dumps(document, indent=2, sort_keys=True) + "\n").encode()
 
     @classmethod

@@ -50,6 +50,11 @@ class MortalFiles(LocalFiles):
         super().move(source, destination)
         self._step()
 
+    def remove(self, key: str) -> None:
+        self._step()
+        super().remove(key)
+        self._step()
+
     def _step(self) -> None:
         if self._left == 0:
             raise Killed

@@ -15,7 +15,7 @@ from amg_pipeline.errors import (
     TransientStorageError,
 )
 from amg_pipeline.records import ImageResult, Shard
-from amg_pipeline.storage import run_directory
+from amg_pipeline.storage import plan_parts
 from amg_pipeline.storage.listing import IMAGES_SCHEMA
 from amg_pipeline.storage.local_files import LocalFiles
 from amg_pipeline.storage.mask_table import encode_table, load_masks
@@ -103,7 +103,7 @@ def test_damaged_plan_says_so(tmp_path: Path, data: bytes) -> None:
 def test_shards_are_the_plans_rows(
     uri: str, monkeypatch: pytest.MonkeyPatch, part_rows: int
 ) -> None:
-    monkeypatch.setattr(run_directory, "_PART_ROWS", part_rows)
+    monkeypatch.setattr(plan_parts, "_PART_ROWS", part_rows)
     directory = RunDirectory.open(uri)
     plan = stored_plan(directory)
     shards = list(directory.shards(plan))
@@ -119,7 +119,7 @@ def test_shards_are_the_plans_rows(
 
 
 def test_parts_without_work_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_directory, "_PART_ROWS", 4)
+    monkeypatch.setattr(plan_parts, "_PART_ROWS", 4)
     directory = RunDirectory.open(str(tmp_path))
     plan = stored_plan(directory)
     (tmp_path / plan.parts[0].key).unlink()
