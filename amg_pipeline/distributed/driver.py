@@ -40,7 +40,7 @@ _RESIZE_SECONDS = 10.0
 OnImage = Callable[[int], None]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Flight:
     """A shard on a worker.
 
@@ -121,14 +121,13 @@ class _Driver:
             clock=time.monotonic,
             first_wait_seconds=_FIRST_WAIT_SECONDS,
         )
-        self._flights: list[_Flight] = []
         self._shape = worker_shape(plan.config.workers)
         self._resize_at = time.monotonic() + _RESIZE_SECONDS
         log_shape(self._shape)
 
     def run(self) -> None:
         """Go on until no shard is left."""
-        while self._queue or self._flights:
+        while self._queue or self._flights():
             self._resize()
             self._hand_out()
             self._wait()
@@ -151,21 +150,21 @@ class _Driver:
 
     @property
     def _wanted(self) -> int:
-        return min(self._shape.count, len(self._queue) + len(self._busy()))
+        busy = sum(bool(worker.flights) for worker in self._pool.workers)
+        return min(self._shape.count, len(self._queue) + busy)
 
-    def _busy(self) -> set[int]:
-        return {id(flight.worker) for flight in self._flights}
-
-    def _in_flight(self, worker: PooledWorker) -> list[_Flight]:
-        return [flight for flight in self._flights if flight.worker is worker]
+    def _flights(self) -> list[_Flight]:
+        return [flight for worker in self._pool.workers for flight in worker.flights]
 
     def _hand_out(self) -> None:
         """Give every idle worker a shard, then every worker a second one, as far as they reach."""
         for depth in range(_SHARDS_IN_FLIGHT):
-            for worker in tuple(self._pool.workers):
-                flights = self._in_flight(worker)
-                is_alone = any(flight.to_try for flight in flights)
-                if worker.is_ready and len(flights) == depth and not is_alone:
+            for worker in self._pool.workers:
+                # A second one only where it keeps no other worker idle in the end.
+                if depth and len(self._queue) < len(self._pool.workers):
+                    break
+                is_alone = any(flight.to_try for flight in worker.flights)
+                if worker.is_ready and len(worker.flights) == depth and not is_alone:
                     task = self._queue.take(with_suspects=depth == 0)
                     if task is None:
                         break
@@ -175,16 +174,15 @@ class _Driver:
 
     def _release_idle(self) -> None:
         """Let go of workers that nothing is left for, so that the cluster can shrink."""
-        busy = self._busy()
         for worker in tuple(self._pool.workers):
-            if id(worker) not in busy:
+            if not worker.flights:
                 self._pool.discard(worker)
 
     def _start(self, task: ShardTask, worker: PooledWorker) -> None:
         flight = _Flight(task, worker, to_try=task.suspects())
-        if not self._in_flight(worker):
+        if not worker.flights:
             worker.last_sign = time.monotonic()
-        self._flights.append(flight)
+        worker.flights.append(flight)
         self._call(flight)
 
     def _call(self, flight: _Flight) -> None:
@@ -204,9 +202,9 @@ class _Driver:
 
     def _wait(self) -> None:
         """Wait for news and take in all there is."""
-        flights = {id(flight.pending): flight for flight in self._flights}
+        flights = {id(flight.pending): flight for flight in self._flights()}
         starting = {id(w.started): w for w in self._pool.workers if not w.is_ready}
-        pending = [f.pending for f in self._flights] + [w.started for w in starting.values()]
+        pending = [f.pending for f in flights.values()] + [w.started for w in starting.values()]
         if not pending:
             # Every shard that is left waits for its next attempt.
             time.sleep(_POLL_SECONDS / 10)
@@ -216,8 +214,11 @@ class _Driver:
         for thing in ready:
             if id(thing) in starting:
                 self._pool.welcome(starting[id(thing)])
-            elif flights[id(thing)] in self._flights:
-                self._hear(flights[id(thing)])
+            else:
+                flight = flights[id(thing)]
+                # It may have gone with its worker a moment ago.
+                if flight in flight.worker.flights:
+                    self._hear(flight)
 
     def _hear(self, flight: _Flight) -> None:
         try:
@@ -235,7 +236,7 @@ class _Driver:
         if isinstance(event, AttemptFailed):
             self._take_in_failure(event, flight)
         elif isinstance(event, ShardReport):
-            self._flights.remove(flight)
+            flight.worker.flights.remove(flight)
             self._tally.add_shard(event)
             self._metrics.add_shard("committed")
         elif flight.to_try:
@@ -267,23 +268,22 @@ class _Driver:
     def _end_hung_workers(self) -> None:
         limit = self._plan.config.workers.image_timeout_seconds
         for worker in tuple(self._pool.workers):
-            if self._in_flight(worker) and time.monotonic() - worker.last_sign > limit:
+            if worker.flights and time.monotonic() - worker.last_sign > limit:
                 self._lose(worker, "timeout", f"no image was finished for {limit} s")
 
     def _lose(
         self, worker: PooledWorker, reason: FailureReason, message: str, *, error_type: str = ""
     ) -> None:
         """Do without a worker; its shards go back."""
-        flights = self._in_flight(worker)
         self._pool.discard(worker)
-        for position, flight in enumerate(flights):
+        for position, flight in enumerate(tuple(worker.flights)):
             # Only the first shard has the model, so only it can hang there.
             is_bystander = position > 0 and reason == "timeout"
             own_reason: FailureReason = "preempted" if is_bystander else reason
             self._fail(flight, own_reason, error_type or "WorkerLost", message)
 
     def _fail(self, flight: _Flight, reason: FailureReason, error_type: str, message: str) -> None:
-        self._flights.remove(flight)
+        flight.worker.flights.remove(flight)
         task = flight.task
         failure = Failure(
             reason=reason,

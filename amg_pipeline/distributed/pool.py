@@ -28,8 +28,8 @@ _MAX_FAILED_STARTS = 3
 _MAX_DEVICE_FAULTS = 3
 
 
-class _RayWorker(ShardWorker):
-    """A worker in an actor: counts for Prometheus, and knows its machine."""
+class MaskWorker(ShardWorker):
+    """A worker in an actor, shown by Ray under this name; counts, and knows its machine."""
 
     def start(self) -> str:
         """Load the model and give the machine's id."""
@@ -50,6 +50,7 @@ class PooledWorker:
         asked_at: When it was asked for, on the pool's clock.
         node: Its machine's id, once it is ready.
         last_sign: When it was last heard of, or given something to do when idle.
+        flights: The shards that it has, the one in its model first; kept by the driver.
     """
 
     actor: Any
@@ -57,6 +58,7 @@ class PooledWorker:
     asked_at: float
     node: str | None = None
     last_sign: float = 0.0
+    flights: list[Any] = field(default_factory=list)
     is_reported: bool = field(default=False)
 
     @property
@@ -83,7 +85,7 @@ class WorkerPool:
     def grow(self, shape: WorkerShape, count: int) -> None:
         """Ask for workers until there are `count`; those that are not placed yet count too."""
         while len(self.workers) < count:
-            actor = ray.remote(_RayWorker).options(**self._options(shape)).remote(self._setup)
+            actor = ray.remote(MaskWorker).options(**self._options(shape)).remote(self._setup)
             self.workers.append(PooledWorker(actor, actor.start.remote(), self._clock()))
 
     def welcome(self, worker: PooledWorker) -> bool:

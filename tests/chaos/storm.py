@@ -73,7 +73,7 @@ class ChaosCluster:
         found = []
         for process in psutil.Process().children(recursive=True):
             with suppress(psutil.Error):
-                if any("ray::_RayWorker" in word for word in process.cmdline()):
+                if any("ray::MaskWorker" in word for word in process.cmdline()):
                     found.append(process)
         return found
 

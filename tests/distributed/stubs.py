@@ -110,6 +110,5 @@ def load_poison(ref: ImageRef, **options: Any) -> DecodedImage:
     if "eat" in name:
         held = []
         while True:
-            held.append(np.ones(16 * _MIB, np.uint8))
-            time.sleep(0.005)
+            held.append(np.ones(32 * _MIB, np.uint8))
     return load_image(ref, **options)

@@ -81,6 +81,7 @@ def test_a_run_that_is_done_starts_no_worker_and_a_partial_one_is_finished(
     assert run(plan, make_generator=stubs.fail_to_start).new_images == 0
 
 
+@pytest.mark.chaos  # long, and a loaded machine makes it longer
 def test_poisonous_images_get_rows_and_cost_nobody_else_theirs(tmp_path: Path) -> None:
     folder = write_photos(tmp_path / "in", 57)
     for name in ("010-segfault.png", "025-hang.png", "040-eat.png"):
@@ -91,7 +92,7 @@ def test_poisonous_images_get_rows_and_cost_nobody_else_theirs(tmp_path: Path) -
         folder,
         tmp_path / "out",
         "workers.workers=2",
-        "workers.image_timeout_seconds=3",
+        "workers.image_timeout_seconds=8",
         f"workers.memory_limit_bytes={2**30}",
         shard_size=8,
     )
