@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import runpy
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+
+from amg_pipeline import cli
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "jobs" / "generate_masks.py"
@@ -24,24 +28,33 @@ def _run(*command: object) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(
-    ("words", "code"),
-    [
-        pytest.param(["--help"], 0, id="help"),
-        pytest.param([], 2, id="no input"),
-        pytest.param(["in", "out", "--set", "amg.pred_iou=0.9"], 2, id="unknown setting"),
-        pytest.param(["in", "out", "--model", "vit_h"], 2, id="weights missing"),
-    ],
+    "words",
+    [[], ["--help"], ["in", "out"], ["a b", "out", "--set", "amg.points_per_side=8"]],
+    ids=str,
 )
-def test_same_words_end_like_amg_run(words: list[str], code: int) -> None:
+def test_words_are_those_of_amg_run(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    received: list[Sequence[str] | None] = []
+    monkeypatch.setattr(cli, "main", received.append)
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), *words])
+
+    runpy.run_path(str(SCRIPT), run_name="__main__")
+
+    assert received == [["run", *words]]
+
+
+def test_message_and_exit_code_are_those_of_amg_run() -> None:
+    words = ["in", "out", "--set", "amg.pred_iou=0.9"]
+
     ended = _run(SCRIPT, *words)
     expected = _run("-m", "amg_pipeline.cli", "run", *words)
 
+    assert "pred_iou_thresh" in ended.stderr
+    assert ended.returncode == 2
     assert (ended.returncode, ended.stdout, ended.stderr) == (
         expected.returncode,
         expected.stdout,
         expected.stderr,
     )
-    assert ended.returncode == code
 
 
 def test_entrypoint_is_a_few_lines() -> None:
