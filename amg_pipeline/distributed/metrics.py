@@ -18,7 +18,22 @@ METRIC_NAMES: Mapping[str, str] = {
     "amg_shards_total": "Shards that ended, by state: committed or given_up.",
     "amg_queue_depth": "Shards that no worker has yet.",
 }
-_STAGE_BOUNDARIES = [0.01, 0.1, 1.0, 10.0, 60.0, 600.0]
+_STAGE_BOUNDARIES = [
+    0.01,
+    0.03,
+    0.1,
+    0.3,
+    1.0,
+    2.0,
+    5.0,
+    10.0,
+    20.0,
+    40.0,
+    60.0,
+    120.0,
+    300.0,
+    600.0,
+]
 
 
 class WorkerMetrics:
