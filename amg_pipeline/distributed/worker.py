@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from amg_pipeline.distributed.metrics import WorkerMetrics
 
 _POLL_SECONDS = 0.05
+#: Each message costs the driver time, which all workers share. Rows that were not told of are tried
+#: again if the process dies, so this is also how much work a crash may repeat.
+_TELL_SECONDS = 1.0
 #: How long a process with too much memory lives on, for its last words to arrive.
 _LAST_WORDS_SECONDS = 0.5
 _FATAL_EXIT_CODE = 1
@@ -159,16 +162,20 @@ class ShardWorker:
         self._tried = (-1, {})
         events: SimpleQueue[WorkerEvent] = SimpleQueue()
         self._threads.submit(self._run_shard, shard, rows, is_last_attempt, events.put)
+        untold: list[WorkerEvent] = []
+        tell_at = 0.0
         while True:
-            news = _take_all(events)
+            untold += _take_all(events)
+            is_over = bool(untold) and not isinstance(untold[-1], RowDone)
             if self._is_out_of_memory():
-                # A row of this moment may be what took the memory, so it stays a suspect.
-                is_over = bool(news) and not isinstance(news[-1], RowDone)
-                news = (*news, _TOO_MUCH_MEMORY) if is_over else (_TOO_MUCH_MEMORY,)
-            if news:
-                yield news
-                if not isinstance(news[-1], RowDone):
+                # What took the memory may be a row of this moment, so they all stay suspects.
+                untold = [*untold, _TOO_MUCH_MEMORY] if is_over else [_TOO_MUCH_MEMORY]
+                is_over = True
+            if is_over or (untold and time.monotonic() >= tell_at):
+                yield tuple(untold)
+                if is_over:
                     return
+                untold, tell_at = [], time.monotonic() + _TELL_SECONDS
 
     def try_image(self, shard_id: int, row: int, ref: ImageRef) -> RowDone | AttemptFailed:
         """Find out whether an image leaves its worker alive, while nothing else runs here.
@@ -239,14 +246,14 @@ class ShardWorker:
         return True
 
 
-def _take_all(events: SimpleQueue[WorkerEvent]) -> tuple[WorkerEvent, ...]:
+def _take_all(events: SimpleQueue[WorkerEvent]) -> list[WorkerEvent]:
     """Wait a moment for events and take what is there."""
     taken: list[WorkerEvent] = []
     with suppress(Empty):
         taken.append(events.get(timeout=_POLL_SECONDS))
         while True:
             taken.append(events.get_nowait())
-    return tuple(taken)
+    return taken
 
 
 def _attempt_failed(error: Exception) -> AttemptFailed:

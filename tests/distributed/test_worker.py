@@ -154,6 +154,13 @@ def test_rows_are_told_while_the_shard_runs(plan: Plan) -> None:
     assert isinstance(list(told)[-1][-1], ShardReport)
 
 
+def test_rows_that_follow_each_other_closely_are_told_together(plan: Plan) -> None:
+    """A message costs the driver more than a row."""
+    news = list(loaded_worker(plan).run_shard(shard_of(plan), {}, False))
+    assert len(news) <= 2
+    assert sum(len(events) for events in news) == 5
+
+
 def test_a_second_shard_loads_while_the_first_has_the_model(plan: Plan) -> None:
     go_on, loaded = threading.Event(), threading.Event()
     second = shard_of(plan, 1)
