@@ -12,6 +12,7 @@ from amg_pipeline.planning import Plan
 from amg_pipeline.records import ImageResult, Shard
 from amg_pipeline.shard_runner import MaskGenerator, ShardRunner, make_mask_generator
 from amg_pipeline.telemetry import log_event
+from amg_pipeline.work import Work, find_work
 
 _LOGGER = logging.getLogger(__name__)
 #: Attempts at a shard before it is given up.
@@ -23,15 +24,17 @@ OnProgress = Callable[[ImageResult], None]
 def run_locally(
     plan: Plan,
     *,
+    work: Work | None = None,
     on_image: OnProgress | None = None,
     make_generator: Callable[[Any], MaskGenerator] = make_mask_generator,
 ) -> RunOutcome:
-    """Do all shards of a plan that are not committed.
+    """Do all shards of a plan that are not committed, and the rows that are to be done again.
 
     Killed at any instant, nothing is lost but the shard that was running: the next run does it.
 
     Args:
         plan: What to do.
+        work: What is left of it; found out if not given.
         on_image: Called with each image's result.
         make_generator: Loads the model; called once, and not if everything is committed.
 
@@ -42,8 +45,8 @@ def run_locally(
     """
     directory, stored = plan.run_directory, plan.stored
     tally = RunTally(plan)
-    committed = directory.committed(stored)
-    if len(committed) < stored.num_shards:
+    work = work or find_work(plan)
+    if work.num_shards:
         runner = ShardRunner(
             directory=directory,
             plan=stored,
@@ -52,7 +55,7 @@ def run_locally(
             images=plan.config.images,
             decode_threads=plan.config.workers.decode_threads,
         )
-        for shard in directory.shards(stored, skip=committed):
+        for shard in work.shards():
             _run_with_attempts(runner, plan, shard, on_image, tally)
     return tally.conclude()
 

@@ -63,7 +63,7 @@ class RunTally:
 
     def add_shard(self, report: ShardReport) -> None:
         """Count a shard that was committed."""
-        images = sum(report.images.values())
+        images = sum(report.images.values()) - report.kept
         self._new_images += images
         self._stage_seconds.update(report.stage_seconds)
         self._seconds_per_image.append(report.elapsed_seconds / max(images, 1))

@@ -49,10 +49,17 @@ class ImageRef:
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """The images whose rows are committed together, in row order."""
+    """The images whose rows are committed together, in row order.
+
+    Attributes:
+        shard_id: Its number.
+        images: One per row.
+        redo: Of a committed shard, the rows to do again while the others are kept; None does all.
+    """
 
     shard_id: int
     images: tuple[ImageRef, ...]
+    redo: frozenset[int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +195,7 @@ class ShardReport:
         bytes_written: Size of the committed object.
         stage_seconds: Wall-clock seconds spent in each stage.
         elapsed_seconds: Wall-clock seconds from when the shard had the model to its commit.
+        kept: Number of rows that an earlier commit had, and that were not done again.
     """
 
     shard_id: int
@@ -197,3 +205,4 @@ class ShardReport:
     bytes_written: int
     stage_seconds: Mapping[str, float]
     elapsed_seconds: float
+    kept: int = 0

@@ -24,7 +24,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from amg_pipeline.config import ImageSettings, RunConfig
-from amg_pipeline.errors import ConfigError, ImageError, ShardError, TransientStorageError
+from amg_pipeline.errors import (
+    ConfigError,
+    ImageError,
+    ShardError,
+    StorageError,
+    TransientStorageError,
+)
 from amg_pipeline.records import (
     DecodedImage,
     ImageRef,
@@ -36,7 +42,7 @@ from amg_pipeline.records import (
     is_settled,
 )
 from amg_pipeline.storage.images import load_image
-from amg_pipeline.storage.mask_table import TableMetadata, encode_table
+from amg_pipeline.storage.mask_table import TableMetadata, decode_table, encode_table
 from amg_pipeline.storage.run_directory import RunDirectory
 from amg_pipeline.storage.stored_plan import StoredPlan
 from amg_pipeline.telemetry import StageTimer, log_event
@@ -122,7 +128,7 @@ class ShardRunner:
         Args:
             shard: What to do.
             known: Rows that are settled already, by their number in the shard; these images are
-                not touched.
+                not touched. Rows that a committed shard keeps come from the shard itself.
             is_last_attempt: Whether faults that may pass become rows rather than fail the attempt.
             on_image: Called with each image's result, in row order.
 
@@ -133,7 +139,8 @@ class ShardRunner:
         timer = StageTimer()
         started = time.perf_counter()
         results: list[ImageResult] = []
-        images = self._load_ahead(shard, known, timer, is_last_attempt)
+        kept = self._read_kept(shard)
+        images = self._load_ahead(shard, {**known, **kept}, timer, is_last_attempt)
         with closing(images), ExitStack() as model:
             for loaded in images:
                 if not results:
@@ -154,6 +161,7 @@ class ShardRunner:
         report = _report(
             shard.shard_id, results, len(data), timer, elapsed=time.perf_counter() - started
         )
+        report = replace(report, kept=len(kept))
         self._directory.write_stats(shard.shard_id, report_to_stats(report))
         return report
 
@@ -168,6 +176,23 @@ class ShardRunner:
             return self._finish_image(
                 self._load(ref, timer, is_last_attempt=False), timer, is_last_attempt=False
             )
+
+    def _read_kept(self, shard: Shard) -> dict[int, ImageResult]:
+        """Read the rows of a committed shard that are not to be done again."""
+        if shard.redo is None:
+            return {}
+        try:
+            data = self._directory.read_shard(self._plan, shard.shard_id)
+        except FileNotFoundError:
+            # Somebody removed it, to have all of it done.
+            return {}
+        rows = decode_table(data)
+        if [row.ref.image_id for row in rows] != [ref.image_id for ref in shard.images]:
+            raise StorageError(
+                f"Shard {shard.shard_id} must hold the images that the plan says. Received: "
+                "others. Remove its object to do all of it again"
+            )
+        return {number: row for number, row in enumerate(rows) if number not in shard.redo}
 
     def _load_ahead(
         self,

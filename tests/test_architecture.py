@@ -27,7 +27,9 @@ LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"sam", "amg", "storage"}),
     frozenset({"selection"}),
     frozenset({"planning", "shard_runner", "evaluation"}),
-    frozenset({"outcome", "run_status", "training", "export", "report", "refilter", "review"}),
+    frozenset(
+        {"outcome", "run_status", "work", "training", "export", "report", "refilter", "review"}
+    ),
     frozenset({"distributed", "local_runner"}),
     frozenset({"cli"}),
 )

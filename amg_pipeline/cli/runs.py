@@ -10,7 +10,7 @@ import click
 
 from amg_pipeline import __version__
 from amg_pipeline.assets import PHOTOS_FOLDER
-from amg_pipeline.cli.settings import resolve_options, run_options
+from amg_pipeline.cli.settings import resolve_options, retry_statuses, run_options
 from amg_pipeline.config import load_config
 from amg_pipeline.errors import JobIncompleteError, StorageError
 from amg_pipeline.local_runner import run_locally
@@ -20,35 +20,46 @@ from amg_pipeline.progress import RunProgress
 from amg_pipeline.run_status import read_status
 from amg_pipeline.storage.run_directory import RunDirectory
 from amg_pipeline.storage.uris import redact
+from amg_pipeline.work import Work, find_work
 
 
 @click.command(short_help="List and shard the images; say how much is done and to do.")
 @run_options
 @click.option("--dry-run", is_flag=True, help="List and count, but write nothing.")
-def plan(force: bool, dry_run: bool, **options: Any) -> None:
+def plan(force: bool, extend: bool, dry_run: bool, **options: Any) -> None:
     """List and shard the images of INPUT; print images, bytes, shards, done and to do.
 
-    INPUT is a folder, a glob in quotes, a URI prefix, or a manifest (.csv, .jsonl or .parquet with
-    a column uri). OUTPUT is a folder or URI prefix; the plan is stored in it, and `amg run` with
-    the same settings takes it up.
+    INPUT is a folder, a glob in quotes or a URI prefix, of images, tars or Parquet files with
+    images; one such file; or a manifest (.csv, .jsonl or .parquet with a column uri). OUTPUT is a
+    folder or URI prefix; the plan is stored in it, and `amg run` with the same settings takes it
+    up.
     """
+    statuses = retry_statuses(options)
     made = make_plan(
-        resolve_options(options), package_version=__version__, force=force, dry_run=dry_run
+        resolve_options(options),
+        package_version=__version__,
+        force=force,
+        extend=extend,
+        dry_run=dry_run,
     )
-    _print_plan(made)
+    _print_work(find_work(made, retry_statuses=statuses))
 
 
 @click.command(short_help="Find the masks of all images; the same command again resumes.")
 @run_options
 @click.option("--local", is_flag=True, help="Run in this process, without Ray.")
-def run(force: bool, local: bool, **options: Any) -> None:
+def run(force: bool, extend: bool, local: bool, **options: Any) -> None:
     """Plan if needed, then do what is not committed. The same command again resumes.
 
-    INPUT is a folder, a glob in quotes, a URI prefix, or a manifest (.csv, .jsonl or .parquet with
-    a column uri). OUTPUT is a folder or URI prefix; the masks are in OUTPUT/masks/*.parquet.
+    INPUT is a folder, a glob in quotes or a URI prefix, of images, tars or Parquet files with
+    images; one such file; or a manifest (.csv, .jsonl or .parquet with a column uri). OUTPUT is a
+    folder or URI prefix; the masks are in OUTPUT/masks/*.parquet.
     """
-    made = make_plan(resolve_options(options), package_version=__version__, force=force)
-    _finish(made, _run(made, local=local))
+    statuses = retry_statuses(options)
+    made = make_plan(
+        resolve_options(options), package_version=__version__, force=force, extend=extend
+    )
+    _finish(made, _run(find_work(made, retry_statuses=statuses), local=local))
 
 
 @click.command(short_help="Say how far a run is.")
@@ -106,7 +117,8 @@ def report(output: str, dest: Path, limit: int) -> None:
 
 @click.command(short_help="Masks of the sample photos, and a page to look at.")
 @click.argument("out", type=click.Path(file_okay=False, path_type=Path), default="amg-demo")
-def demo(out: Path) -> None:
+@click.option("--force", is_flag=True, help="Start afresh where another version left a demo.")
+def demo(out: Path, force: bool) -> None:
     """Turn the sample photos into masks and a page in OUT, with the packaged model.
 
     OUT is ./amg-demo by default. Nothing is downloaded, and no GPU is needed.
@@ -119,41 +131,39 @@ def demo(out: Path) -> None:
         # Small shards, so that a demo that is stopped has something to resume.
         "output": {"uri": run_uri, "shard_size": 2},
     }
-    made = make_plan(load_config(settings=settings), package_version=__version__)
-    outcome = _run(made)
+    made = make_plan(load_config(settings=settings), package_version=__version__, force=force)
+    outcome = _run(find_work(made))
     page = write_run_report(run_uri, out / "report", title="Masks of the sample photos")
     click.echo(f"Parquet: {out / 'run' / 'masks'}")
     click.echo(f"page:    {page.resolve().as_uri()}")
     _finish(made, outcome)
 
 
-def _run(made: Plan, *, local: bool = False) -> RunOutcome:
-    committed = _print_plan(made)
-    size = made.config.output.shard_size
-    # Every shard is full but the last one.
-    done = sum(min(size, made.num_images - size * number) for number in committed)
-    with RunProgress(made.num_images, done=done) as progress:
+def _run(work: Work, *, local: bool = False) -> RunOutcome:
+    _print_work(work)
+    made = work.plan
+    with RunProgress(made.num_images, done=work.num_images_done) as progress:
         if local:
-            return run_locally(made, on_image=lambda done: progress.on_image(len(done.masks)))
+            return run_locally(
+                made, work=work, on_image=lambda done: progress.on_image(len(done.masks))
+            )
         # Ray takes seconds to import.
         from amg_pipeline.distributed.cluster import connected
         from amg_pipeline.distributed.driver import run_distributed
 
         with connected(made.config.workers):
-            return run_distributed(made, on_image=progress.on_image)
+            return run_distributed(made, work=work, on_image=progress.on_image)
 
 
-def _print_plan(made: Plan) -> frozenset[int]:
-    """Print what there is to do, and return the numbers of the shards that are done."""
-    # A plan that was not written has no shards, even where those of an earlier run lie.
-    is_written = bool(made.stored.parts)
-    committed = made.run_directory.committed(made.stored) if is_written else frozenset()
+def _print_work(work: Work) -> None:
+    """Print what there is to do."""
+    made = work.plan
+    again = f", of which {_count(work.num_rows_again, 'row')} again" if work.redo else ""
     click.echo(
         f"{_count(made.num_images, 'image')}, {made.num_bytes / 2**20:.1f} MiB, "
-        f"{_count(made.num_shards, 'shard')}: {len(committed)} done, "
-        f"{made.num_shards - len(committed)} to do (fingerprint {made.fingerprint[:8]})"
+        f"{_count(made.num_shards, 'shard')}: {len(work.done)} done, "
+        f"{work.num_shards} to do{again} (fingerprint {made.fingerprint[:8]})"
     )
-    return committed
 
 
 def _finish(made: Plan, outcome: RunOutcome) -> None:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, get_args
 
 import click
 
 from amg_pipeline.config import VARIANTS, RunConfig, load_config
 from amg_pipeline.errors import ConfigError, StorageError, TransientStorageError
+from amg_pipeline.records import ImageStatus
 from amg_pipeline.storage.object_store import read_uri
 from amg_pipeline.storage.uris import redact
 
 Command = Callable[..., Any]
+
+#: An image that is `ok` would give the same masks again.
+_RETRY_STATUSES = tuple(status for status in get_args(ImageStatus) if status != "ok")
 
 #: Which section of the settings each option belongs to, and under which key.
 _SETTINGS = {
@@ -72,6 +77,17 @@ _OPTIONS = (
     ),
     click.option("--address", metavar="ADDRESS", help="Ray cluster to run on."),
     click.option(
+        "--extend",
+        is_flag=True,
+        help="List INPUT again and add images that are new since; those of OUTPUT stay.",
+    ),
+    click.option(
+        "--retry-status",
+        metavar="STATUS,...",
+        multiple=True,
+        help="Do images with these statuses again, e.g. fetch_error,timeout; keep the others.",
+    ),
+    click.option(
         "--force",
         is_flag=True,
         help="Move a run with other settings from OUTPUT to OUTPUT/_old/ and start afresh.",
@@ -103,6 +119,24 @@ def resolve_options(options: Mapping[str, Any]) -> RunConfig:
         overrides=options["overrides"],
         settings=settings,
     )
+
+
+def retry_statuses(options: Mapping[str, Any]) -> frozenset[str]:
+    """Read which statuses of finished images are to be tried again.
+
+    Raises:
+        ConfigError: If one is not the status of a failure.
+    """
+    names = [name.strip() for text in options["retry_status"] for name in text.split(",")]
+    for name in names:
+        if name not in _RETRY_STATUSES:
+            near = difflib.get_close_matches(name, _RETRY_STATUSES, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ConfigError(
+                f"--retry-status must name some of {', '.join(_RETRY_STATUSES)}. "
+                f"Received: {name!r}{hint}"
+            )
+    return frozenset(names)
 
 
 def _read_config(uri: str) -> str:

@@ -141,7 +141,8 @@ class ShardTask:
         if self.suspect_from is None:
             return []
         rows = range(self.suspect_from, len(self.shard.images))
-        return [row for row in rows if row not in self.known]
+        redo = self.shard.redo
+        return [r for r in rows if r not in self.known and (redo is None or r in redo)]
 
     def learn(self, failure: Failure) -> None:
         """Draw the consequences of a failed attempt."""

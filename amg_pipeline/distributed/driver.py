@@ -26,6 +26,7 @@ from amg_pipeline.planning import Plan
 from amg_pipeline.records import ShardReport
 from amg_pipeline.shard_runner import ImageLoader, MaskGenerator, make_mask_generator
 from amg_pipeline.telemetry import log_event
+from amg_pipeline.work import Work, find_work
 
 _LOGGER = logging.getLogger(__name__)
 #: The next shard's images load while the last one drains.
@@ -62,14 +63,16 @@ class _Flight:
 def run_distributed(
     plan: Plan,
     *,
+    work: Work | None = None,
     on_image: OnImage | None = None,
     make_generator: Callable[[Any], MaskGenerator] = make_mask_generator,
     load: ImageLoader | None = None,
 ) -> RunOutcome:
-    """Do all shards of a plan that are not committed, on the Ray that this process is connected to.
+    """Do what is left of a plan, on the Ray that this process is connected to.
 
     Args:
         plan: What to do.
+        work: What is left of it; found out if not given.
         on_image: Called with the number of masks of each image that is done.
         make_generator: Loads the model in each worker; pickled.
         load: Reads one image in each worker, `load_image` by default; pickled.
@@ -89,9 +92,9 @@ def run_distributed(
         load=load,
     )
     tally = RunTally(plan)
-    committed = plan.run_directory.committed(plan.stored)
-    if len(committed) < plan.num_shards:
-        driver = _Driver(plan, committed, WorkerPool(setup), tally, on_image)
+    work = work or find_work(plan)
+    if work.num_shards:
+        driver = _Driver(work, WorkerPool(setup), tally, on_image)
         try:
             driver.run()
         finally:
@@ -102,26 +105,27 @@ def run_distributed(
 class _Driver:
     def __init__(
         self,
-        plan: Plan,
-        committed: frozenset[int],
+        work: Work,
         pool: WorkerPool,
         tally: RunTally,
         on_image: OnImage | None,
     ) -> None:
-        directory = plan.run_directory
-        self._plan = plan
+        self._plan = work.plan
         self._pool = pool
         self._tally = tally
         self._on_image = on_image
         self._metrics = DriverMetrics()
         self._queue = ShardQueue(
-            directory.shards(plan.stored, skip=committed),
-            total=plan.num_shards - len(committed),
-            earlier_failures=directory.read_all_attempts(skip=committed),
+            work.shards(),
+            total=work.num_shards,
+            # What a row is condemned for that is to be done again, is not to be learned from.
+            earlier_failures=work.plan.run_directory.read_all_attempts(
+                skip=work.done | work.redo.keys()
+            ),
             clock=time.monotonic,
             first_wait_seconds=_FIRST_WAIT_SECONDS,
         )
-        self._shape = worker_shape(plan.config.workers)
+        self._shape = worker_shape(work.plan.config.workers)
         self._resize_at = time.monotonic() + _RESIZE_SECONDS
         log_shape(self._shape)
 
