@@ -97,6 +97,13 @@ class FaultyProxy:
         with self._lock:
             self.requests.clear()
 
+    def calm(self) -> None:
+        """Let all requests pass from now on, and forget those so far."""
+        with self._lock:
+            self.rates = {}
+            self._orders.clear()
+            self.requests.clear()
+
     def faults(self) -> Counter[str]:
         """How often each fault was injected."""
         with self._lock:

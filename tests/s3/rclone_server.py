@@ -42,8 +42,7 @@ def rclone_server(folder: Path) -> Iterator[S3Server]:
         [
             *(program, "serve", "s3", str(folder), "--config", "/dev/null"),
             *("--auth-key", f"{access_key},{secret_key}", "--addr", f"127.0.0.1:{port}"),
-            # What one request wrote, the next one must see.
-            *("--dir-cache-time", "0s", "--vfs-cache-mode", "off", "--log-level", "ERROR"),
+            *("--vfs-cache-mode", "off", "--log-level", "ERROR"),
         ],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
