@@ -25,7 +25,8 @@ from amg_pipeline.storage.uris import redact
 
 #: Requests for headers wait for the store, not for this machine.
 _THREADS = 32
-_BATCH_ROWS = 65_536
+#: Members that are Python objects at the same time, in each thread.
+_BATCH_ROWS = 8_192
 _TEXT = pa.large_string()
 
 

@@ -28,7 +28,8 @@ from amg_pipeline.errors import (
 from amg_pipeline.records import DecodedImage, ImageRef
 from amg_pipeline.storage.faults import RetryPolicy
 from amg_pipeline.storage.object_store import read_uri
-from amg_pipeline.storage.parquet_images import RowAddress, read_row
+from amg_pipeline.storage.parquet_images import RowAddress
+from amg_pipeline.storage.parquet_rows import read_row
 from amg_pipeline.storage.pixels import image_to_rgb
 from amg_pipeline.storage.tar_members import TarAddress, read_member
 

@@ -52,17 +52,22 @@ def read_manifest(uri: str) -> pa.Table:
     for name, column in columns.items():
         _refuse_empty(name, column, uri)
     uris = columns["uri"]
-    folder = split_parent(uri)[0]
-    prefix = pa.scalar(folder if folder.endswith("/") else folder + "/", _TEXT)
-    located = pc.if_else(
-        pc.match_substring_regex(uris, _ABSOLUTE),
-        uris,
-        pc.binary_join_element_wise(prefix, uris, pa.scalar("", _TEXT)),
-    )
+    located = _locate(uris, split_parent(uri)[0])
     nothing = [pa.nulls(table.num_rows, field.type) for field in list(IMAGES_SCHEMA)[2:]]
     return pa.Table.from_arrays(
         [columns.get("image_id", uris), located, *nothing], schema=IMAGES_SCHEMA
     )
+
+
+def _locate(uris: pa.ChunkedArray, folder: str) -> pa.ChunkedArray:
+    """Make relative uris absolute."""
+    is_absolute = pc.match_substring_regex(uris, _ABSOLUTE)
+    if pc.all(is_absolute).as_py():
+        # No copy of the largest column there is.
+        return uris
+    prefix = pa.scalar(folder if folder.endswith("/") else folder + "/", _TEXT)
+    located = pc.binary_join_element_wise(prefix, uris, pa.scalar("", _TEXT))
+    return pc.if_else(is_absolute, uris, located)
 
 
 def _parse(data: bytes, suffix: str) -> pa.Table:

@@ -1,53 +1,37 @@
 """Images inside Parquet files, as Hugging Face `datasets` and others keep them.
 
-An image is a value of a binary column, or the field `bytes` of a struct. Parquet gives no single
-rows, so a row group is read from its start to where the wanted row is, and the rows around it stay
-for those who ask next: a shard's rows lie side by side.
+An image is a value of a binary column, or the field `bytes` of a struct.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from threading import Lock
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import quote, unquote
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from amg_pipeline.errors import ConfigError, ImageDecodeError, ImageFetchError
+from amg_pipeline.errors import ConfigError
 from amg_pipeline.storage.faults import RetryPolicy
 from amg_pipeline.storage.ranged_file import RangedFile
 from amg_pipeline.storage.uris import redact
 
 PARQUET_EXTENSION = ".parquet"
 
-_ADDRESS = re.compile(r"(?P<uri>.+)#column=(?P<column>[^#&]+)&row=(?P<row>[0-9]{1,18})", re.DOTALL)
+_ADDRESS = re.compile(
+    r"(?P<uri>.+\.parquet(?:\?[^#]*)?)#column=(?P<column>[^#&]+)&row=(?P<row>[0-9]{1,18})",
+    re.IGNORECASE | re.DOTALL,
+)
 #: Names of binary columns that are taken for images, the likeliest first.
 _COLUMN_NAMES = ("image", "img", "jpg", "jpeg", "png", "webp", "image_bytes", "bytes", "content")
 _DEFAULT_RETRY = RetryPolicy()
 #: Pages are read as they are needed, not a row group's column at once.
 _BUFFER_BYTES = 1 << 20
-_BATCH_ROWS = 16
-#: Several, because the threads of a worker do not ask in order.
-_HELD_BATCHES = 3
-#: Two shards in flight, each of which may lie across the end of a row group, or of a file.
-_MAX_CURSORS = _MAX_FILES = 4
 #: What pyarrow raises for damaged data. Faults of the store pass through it as they are.
-_ARROW_FAULTS = (pa.ArrowException, OSError)
-_DAMAGED = "A Parquet file must be whole. Received: one that is damaged"
-_CHANGED = (
-    "A Parquet file must be the one that the plan was made of. Received: one that has changed "
-    "since. Put the first one back, or plan anew with --force"
-)
-
-_Key = TypeVar("_Key")
-_Value = TypeVar("_Value")
+ARROW_FAULTS = (pa.ArrowException, OSError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +87,7 @@ def read_columns(uri: str, *, retry: RetryPolicy = _DEFAULT_RETRY) -> list[str]:
         ConfigError: If it is no whole Parquet file.
         StorageError: If it cannot be read.
     """
-    return list(_open(uri, retry).schema_arrow.names)
+    return list(open_parquet(uri, retry).schema_arrow.names)
 
 
 def index_parquet(
@@ -123,48 +107,33 @@ def index_parquet(
         ConfigError: If it is no whole Parquet file, or several columns may hold its images.
         StorageError: If it cannot be read.
     """
-    file = _open(uri, retry)
+    file = open_parquet(uri, retry)
     found = _find_column(file.schema_arrow, column, uri)
     if found is None:
         return None
     metadata = file.metadata
-    leaf = _leaf(file.schema_arrow, found)
+    leaf = leaf_of(file.schema_arrow, found)
     position = [file.schema.column(i).path for i in range(len(file.schema))].index(leaf)
     num_bytes = sum(
         metadata.row_group(group).column(position).total_compressed_size
         for group in range(metadata.num_row_groups)
     )
-    return ParquetIndex(found, metadata.num_rows, num_bytes, _tag(metadata))
+    return ParquetIndex(found, metadata.num_rows, num_bytes, tag_of(metadata))
 
 
-def read_row(address: RowAddress, tag: str | None, *, retry: RetryPolicy) -> bytes:
-    """Read an image from its Parquet file; rows of one file are best read in order.
-
-    Args:
-        address: Where it lies.
-        tag: What `index_parquet` said of the file; None if that is not known.
-        retry: Bounds of the retries of transient faults.
+def open_parquet(uri: str, retry: RetryPolicy) -> pq.ParquetFile:
+    """Open a Parquet file by its footer.
 
     Raises:
-        FileNotFoundError: If the file is gone.
-        ImageDecodeError: If the row holds no bytes.
-        ImageFetchError: If the file is damaged, or has changed by now.
-        TransientStorageError: If the store kept failing.
+        ConfigError: If it is no whole Parquet file.
         StorageError: If it cannot be read.
     """
-    value = _FILES.read(address, tag, retry)
-    if value is None:
-        raise ImageDecodeError("A row must hold the bytes of an image. Received: no bytes")
-    return value
-
-
-def _open(uri: str, retry: RetryPolicy) -> pq.ParquetFile:
     file = RangedFile(uri, retry=retry)
     try:
         return pq.ParquetFile(file, buffer_size=_BUFFER_BYTES, pre_buffer=False)
     except FileNotFoundError:
         raise
-    except _ARROW_FAULTS as error:
+    except ARROW_FAULTS as error:
         raise ConfigError(
             f"A Parquet file must be whole and readable. Received: {redact(uri)}: "
             f"{_first_line(error)}. Copy it anew, or leave it out with --exclude"
@@ -174,7 +143,7 @@ def _open(uri: str, retry: RetryPolicy) -> pq.ParquetFile:
 def _find_column(schema: pa.Schema, wanted: str | None, uri: str) -> str | None:
     candidates = _image_columns(schema)
     if wanted is not None:
-        if wanted in schema.names and wanted not in _byte_columns(schema):
+        if wanted in schema.names and wanted not in byte_columns(schema):
             raise ConfigError(
                 "images.column must name one column of bytes, or of structs with a field 'bytes'. "
                 f"Received: {wanted!r}, which is none in {redact(uri)}"
@@ -196,7 +165,7 @@ def _image_columns(schema: pa.Schema) -> list[str]:
         for name, feature in features.items()
         if isinstance(feature, dict) and feature.get("_type") == "Image" and name in schema.names
     ]
-    readable = _byte_columns(schema)
+    readable = byte_columns(schema)
     structs = [name for name in readable if pa.types.is_struct(schema.field(name).type)]
     if features:
         # Sounds and videos are structs with bytes, too.
@@ -205,7 +174,7 @@ def _image_columns(schema: pa.Schema) -> list[str]:
     return structs or [name for name in _COLUMN_NAMES if name in readable][:1]
 
 
-def _byte_columns(schema: pa.Schema) -> list[str]:
+def byte_columns(schema: pa.Schema) -> list[str]:
     """Name the columns that can be read as images, as far as their types say."""
     return [
         field.name
@@ -235,12 +204,13 @@ def _is_struct_with_bytes(kind: pa.DataType) -> bool:
     return position >= 0 and _is_bytes(kind.field(position).type)
 
 
-def _leaf(schema: pa.Schema, column: str) -> str:
+def leaf_of(schema: pa.Schema, column: str) -> str:
+    """Name what is read of a column with images."""
     is_struct = pa.types.is_struct(schema.field(column).type)
     return f"{column}.bytes" if is_struct else column
 
 
-def _tag(metadata: pq.FileMetaData) -> str:
+def tag_of(metadata: pq.FileMetaData) -> str:
     """Tell one writing of a file from another: compressed images of other files differ in size."""
     sizes = [metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups)]
     return f"{metadata.num_rows}-{sum(sizes)}-{metadata.serialized_size}"
@@ -248,119 +218,3 @@ def _tag(metadata: pq.FileMetaData) -> str:
 
 def _first_line(error: Exception) -> str:
     return str(error).partition("\n")[0]
-
-
-class _Cursor:
-    """Reads one column of one row group forwards; earlier rows start it anew."""
-
-    def __init__(self, file: pq.ParquetFile, leaf: str, group: int) -> None:
-        self._file = file
-        self._leaf = leaf
-        self._group = group
-        self._lock = Lock()
-        self._restart()
-
-    def read(self, row: int) -> bytes | None:
-        """Read a row, counted from the start of the row group."""
-        with self._lock:
-            if self._held and row < self._held[0][0]:
-                self._restart()
-            while row >= self._next_row:
-                self._advance()
-            start, values = next(held for held in self._held if row < held[0] + len(held[1]))
-            value: bytes | None = values[row - start].as_py()
-            return value
-
-    def _advance(self) -> None:
-        try:
-            values = next(self._batches)
-        except Exception:
-            # An iterator that failed has ended; the next reader starts another one.
-            self._restart()
-            raise
-        self._held.append((self._next_row, values))
-        self._next_row += len(values)
-
-    def _restart(self) -> None:
-        self._held: deque[tuple[int, pa.Array]] = deque(maxlen=_HELD_BATCHES)
-        self._next_row = 0
-        self._batches = self._iterate()
-
-    def _iterate(self) -> Iterator[pa.Array]:
-        batches = self._file.iter_batches(
-            batch_size=_BATCH_ROWS,
-            row_groups=[self._group],
-            columns=[self._leaf],
-            use_threads=False,
-        )
-        for batch in batches:
-            column = batch.column(0)
-            yield column.flatten()[0] if pa.types.is_struct(column.type) else column
-
-
-class _ImageFile:
-    """A Parquet file with images, and the cursors in it that were used last."""
-
-    def __init__(self, address: RowAddress, tag: str | None, retry: RetryPolicy) -> None:
-        try:
-            self._file = _open(address.uri, retry)
-        except ConfigError as error:
-            raise ImageFetchError(_DAMAGED) from error
-        schema, metadata = self._file.schema_arrow, self._file.metadata
-        is_same = tag is None or tag == _tag(metadata)
-        if not is_same or address.column not in _byte_columns(schema):
-            raise ImageFetchError(_CHANGED)
-        self._leaf = _leaf(schema, address.column)
-        sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
-        self._starts = np.cumsum([0, *sizes])
-        self._cursors: OrderedDict[int, _Cursor] = OrderedDict()
-        self._lock = Lock()
-
-    def read(self, row: int) -> bytes | None:
-        """Read a row, counted from the start of the file."""
-        if row >= self._starts[-1]:
-            raise ImageFetchError(_CHANGED)
-        group = int(np.searchsorted(self._starts, row, side="right")) - 1
-        try:
-            return self._cursor(group).read(row - int(self._starts[group]))
-        except FileNotFoundError:
-            raise
-        except (*_ARROW_FAULTS, StopIteration) as error:
-            raise ImageFetchError(_DAMAGED) from error
-
-    def _cursor(self, group: int) -> _Cursor:
-        with self._lock:
-            make = lambda: _Cursor(self._file, self._leaf, group)  # noqa: E731
-            return _recent(self._cursors, group, make, limit=_MAX_CURSORS)
-
-
-class _ImageFiles:
-    """The files of this process that were used last."""
-
-    def __init__(self) -> None:
-        self._lock = Lock()
-        self._files: OrderedDict[tuple[str, str, str | None], _ImageFile] = OrderedDict()
-
-    def read(self, address: RowAddress, tag: str | None, retry: RetryPolicy) -> bytes | None:
-        """Read a row of a file, which is opened if it is not."""
-        key = (address.uri, address.column, tag)
-        with self._lock:
-            file = _recent(
-                self._files, key, lambda: _ImageFile(address, tag, retry), limit=_MAX_FILES
-            )
-        return file.read(address.row)
-
-
-def _recent(
-    cache: OrderedDict[_Key, _Value], key: _Key, make: Callable[[], _Value], *, limit: int
-) -> _Value:
-    """Take a value from a cache, or make it and let go of the one that was used least lately."""
-    if key not in cache:
-        cache[key] = make()
-    cache.move_to_end(key)
-    while len(cache) > limit:
-        cache.popitem(last=False)
-    return cache[key]
-
-
-_FILES = _ImageFiles()

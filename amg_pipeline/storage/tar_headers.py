@@ -77,16 +77,21 @@ def parse_header(block: bytes) -> TarHeader | None:
     if len(block) != BLOCK_BYTES:
         return None
     checksum, size = _parse_number(block[148:156]), _parse_number(block[124:136])
-    blank = block[:148] + b" " * 8 + block[156:]
-    # Some old archives sum signed bytes.
-    sums = (sum(blank), sum(byte - 256 * (byte > 127) for byte in blank))
-    if checksum not in sums or size is None:
+    if checksum is None or size is None or not _is_sum(checksum, block):
         return None
     name = block[:100].partition(b"\0")[0]
     if block[257:263] == b"ustar\0":
         prefix = block[345:500].partition(b"\0")[0]
         name = prefix + b"/" + name if prefix else name
     return TarHeader(name, size, block[156:157])
+
+
+def _is_sum(checksum: int, block: bytes) -> bool:
+    """Check a header's sum, in which its own field counts as blanks."""
+    rest = block[:148] + block[156:]
+    total = sum(rest) + 8 * ord(" ")
+    # Some old archives sum signed bytes.
+    return checksum == total or checksum == total - 256 * sum(byte > 127 for byte in rest)
 
 
 def read_entries(file: _File) -> Iterator[TarEntry]:
@@ -128,7 +133,7 @@ def read_entries(file: _File) -> Iterator[TarEntry]:
                     own |= _parse_pax(payload, position)
             position = start + _padded(header.size)
             continue
-        attributes = {**shared, **own}
+        attributes = {**shared, **own} if shared or own else {}
         own = {}
         if kind == _GNU_SPARSE:
             start = _skip_sparse_map(window, block, start)
@@ -227,10 +232,11 @@ def _parse_number(field: bytes) -> int | None:
         number = int.from_bytes(field, "big") - (0x80 << 8 * (len(field) - 1))
         # Marked as negative, or more than any file has.
         return number if number < 1 << 62 else None
-    digits = field.partition(b"\0")[0].strip()
-    if not digits:
-        return 0
-    return int(digits, 8) if all(48 <= digit < 56 for digit in digits) else None
+    digits = field.partition(b"\0")[0].strip() or b"0"
+    try:
+        return int(digits, 8) if digits.isdigit() else None
+    except ValueError:
+        return None
 
 
 def _padded(size: int) -> int:

@@ -10,7 +10,6 @@ import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
 from amg_pipeline.errors import ConfigError, ImageFetchError
 from amg_pipeline.storage.faults import RetryPolicy
@@ -143,13 +142,14 @@ def _member(entry: TarEntry) -> TarMember:
             "sparse file. Make the tar without --sparse"
         )
     name = entry.name
-    is_hostile = name.startswith("/") or "\\" in name or "\0" in name or ".." in name.split("/")
-    if is_hostile:
+    components = name.split("/")
+    if name.startswith("/") or "\\" in name or "\0" in name or ".." in components:
         raise ConfigError(
             "An image's name must be a relative path without '..', backslashes or zero bytes. "
             f"Received: {name[:200]!r}. Make the tar anew, from within the folder of the images"
         )
-    return TarMember(str(PurePosixPath(name)), entry.offset, entry.size, _tag(entry.block))
+    path = "/".join(component for component in components if component not in ("", "."))
+    return TarMember(path, entry.offset, entry.size, _tag(entry.block))
 
 
 def _tag(block: bytes) -> str:
