@@ -20,6 +20,7 @@ from amg_pipeline.config import (
     fingerprint_fields,
 )
 from amg_pipeline.errors import CommitConflictError, ConfigError, FingerprintMismatchError
+from amg_pipeline.storage.connections import configure_stores
 from amg_pipeline.storage.layout import OLD_FOLDER, fingerprint_prefix
 from amg_pipeline.storage.manifest import count_bytes, list_images
 from amg_pipeline.storage.mask_table import TableMetadata
@@ -126,6 +127,7 @@ def make_plan(
     """
     config = _with_absolute_addresses(config)
     _check_addresses(config)
+    configure_stores(config.storage)
     directory = RunDirectory.open(config.output.uri)
     found = directory.read_plan()
     if found is None:

@@ -9,7 +9,7 @@ import pytest
 
 from amg_pipeline import planning
 from amg_pipeline.assets import packaged_weights
-from amg_pipeline.config import ModelSettings, RunConfig, load_config
+from amg_pipeline.config import ModelSettings, RunConfig, StorageSettings, load_config
 from amg_pipeline.errors import (
     ConfigError,
     FingerprintMismatchError,
@@ -541,3 +541,15 @@ def test_killed_force_leaves_a_state_that_goes_on(
         if done:
             break
     assert kill_at > 20
+
+
+def test_the_settings_of_stores_hold_in_this_process(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[StorageSettings] = []
+    monkeypatch.setattr(planning, "configure_stores", asked.append)
+
+    config = config_for(photos, tmp_path / "out", "storage.endpoint_url=http://127.0.0.1:1")
+    make_plan(config, package_version="0.1.0", weights_digest=digest, check_model=accept)
+
+    assert [settings.endpoint_url for settings in asked] == ["http://127.0.0.1:1"]

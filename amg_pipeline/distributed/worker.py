@@ -23,6 +23,7 @@ from amg_pipeline.distributed.memory_guard import MemoryGuard
 from amg_pipeline.errors import ShardError, StorageError, TransientStorageError
 from amg_pipeline.records import ImageRef, ImageResult, Shard, ShardReport
 from amg_pipeline.shard_runner import ImageLoader, MaskGenerator, ShardRunner, is_device_fault
+from amg_pipeline.storage.connections import configure_stores
 from amg_pipeline.storage.mask_table import TableMetadata
 from amg_pipeline.storage.run_directory import RunDirectory
 from amg_pipeline.storage.stored_plan import StoredPlan
@@ -125,6 +126,7 @@ class ShardWorker:
         """
         setup = self._setup
         configure_logging()
+        configure_stores(setup.config.storage)
         self._runner = ShardRunner(
             directory=RunDirectory.open(setup.output_uri),
             plan=setup.plan,

@@ -16,7 +16,7 @@ from amg_pipeline.cli import runs
 from amg_pipeline.storage.object_store import ObjectStore
 from amg_pipeline.storage.run_directory import RunDirectory
 from tests.cli.conftest import Amg
-from tests.photo_runs import MaskGenerator, stored_masks, threshold_masks
+from tests.photo_runs import MaskGenerator, stored_masks, threshold_masks, write_photo
 
 pytestmark = pytest.mark.usefixtures("fake_model")
 
@@ -503,3 +503,8 @@ def test_demo_makes_masks_and_a_page(
     assert "Masks of the sample photos" in page.read_text(encoding="utf-8")
     assert len(list((tmp_path / "amg-demo" / "run" / "masks").iterdir())) == 4
     assert amg("demo", "amg-demo").code == 0
+
+    write_photo(photos / "more.png")
+    monkeypatch.setattr(runs, "__version__", "99.0.0")
+    assert "pass --force" in amg("demo", "amg-demo").err
+    assert amg("demo", "amg-demo", "--force").out.startswith("8 images")

@@ -517,3 +517,14 @@ def test_setup_and_events_survive_the_way_between_processes(plan: Plan) -> None:
     events = run(loaded_worker(plan), shard_of(plan))
     assert pickle.loads(pickle.dumps(events)) == events
     assert len(pickle.dumps(events[0])) < 200, "rows are told by a few numbers"
+
+
+def test_the_settings_of_stores_hold_in_the_workers_process(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr(worker_module, "configure_stores", asked.append)
+
+    loaded_worker(plan)
+
+    assert asked == [plan.config.storage]
