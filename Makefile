@@ -22,7 +22,7 @@ BACKENDS_ARGS ?=
 export CUDA_VISIBLE_DEVICES := -1
 export TF_CPP_MIN_LOG_LEVEL := 3
 
-.PHONY: help demo install test jobs lint format types check parity backends clean
+.PHONY: help demo install test jobs s3 s3-server lint format types check parity backends clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +52,21 @@ test: $(VENV)/.dev-installed ## Run the tests with branch coverage
 
 jobs: $(VENV)/.dev-installed ## Submit jobs to a Ray head on this machine, see how they end
 	$(BIN)/python -m pytest -m ray_job tests/jobs $(PYTEST_ARGS)
+
+s3: $(VENV)/.dev-installed s3-server ## Test on real S3 servers, which run on this machine
+	$(BIN)/python -m pytest -m s3 tests/s3 $(PYTEST_ARGS)
+
+# Ceph's RADOS Gateway; the servers of the tests run below a temporary folder, by themselves.
+s3-server:
+	@for program in ceph-mon ceph-osd radosgw; do \
+		command -v $$program > /dev/null || missing=yes; \
+	done; \
+	if [[ -n $${missing:-} ]]; then \
+		sudo=$$([[ $$(id -u) == 0 ]] || echo sudo); \
+		$$sudo apt-get update -qq; \
+		$$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+			ceph-mon ceph-osd radosgw > /dev/null; \
+	fi
 
 lint: $(VENV)/.dev-installed ## Check format and lint
 	$(BIN)/ruff format --check .

@@ -214,7 +214,7 @@ class ObjectStore:
 
     def arrow(self) -> tuple[Any, str]:
         """Give pyarrow's view of the store, to read: a file system, and the root's path in it."""
-        return open_arrow_view(self._files, self._run)
+        return open_arrow_view(self._files, self._retry)
 
     def _refuses_a_second(self, key: str) -> bool:
         try:
