@@ -17,12 +17,13 @@ DEMO_OUT ?= amg-demo
 PYTEST_ARGS ?=
 PARITY_ARGS ?=
 BACKENDS_ARGS ?=
+SCALE_ARGS ?=
 
 # Models run on the CPU in these targets, whatever the machine has.
 export CUDA_VISIBLE_DEVICES := -1
 export TF_CPP_MIN_LOG_LEVEL := 3
 
-.PHONY: help demo install test jobs s3 s3-server lint format types check parity backends clean
+.PHONY: help demo install test jobs s3 s3-server lint format types check parity backends scale clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -94,6 +95,9 @@ parity: $(PARITY_VENV)/.installed ## Compare with the reference implementation, 
 
 backends: $(PARITY_VENV)/.installed ## Compare the JAX and PyTorch backends with TensorFlow
 	$(PARITY_VENV)/bin/python -m benchmarks.backends $(BACKENDS_ARGS)
+
+scale: $(VENV)/.dev-installed ## Measure planning, resuming, the driver and eight workers; without a GPU
+	$(BIN)/python -m benchmarks.scale $(SCALE_ARGS)
 
 clean: ## Remove environments, caches and the demo's output
 	rm -rf .venv .venv-* .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage htmlcov amg-demo
