@@ -89,7 +89,13 @@ class RunTally:
             elapsed_seconds=time.perf_counter() - self._started,
             new_images=self._new_images,
         )
-        directory.write_summary(self._summary(outcome), is_complete=outcome.is_complete)
+        # Another driver may have added images, or moved this run away.
+        now, then = directory.read_plan(), self._plan.stored
+        is_last = now is not None and (now.fingerprint, now.edition) == (
+            then.fingerprint,
+            then.edition,
+        )
+        directory.write_summary(self._summary(outcome), is_complete=outcome.is_complete and is_last)
         return outcome
 
     def _summary(self, outcome: RunOutcome) -> dict[str, Any]:

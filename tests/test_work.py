@@ -246,3 +246,18 @@ def test_extended_runs(photos: Path, tmp_path: Path, unreachable: Fail) -> None:
     assert find_work(plan, retry_statuses=["fetch_error"]).num_images_done == 7
     assert retry(plan, "fetch_error").is_settled
     assert loaded == ["000b.png"]
+
+
+def test_driver_of_an_earlier_edition_declares_no_success(photos: Path, tmp_path: Path) -> None:
+    plan = plan_photos(photos, tmp_path / "out")
+    write_photo(photos / "000b.png")
+    planning.make_plan(
+        plan.config,
+        package_version="0.1.0",
+        extend=True,
+        weights_digest=lambda variant, weights: "ab" * 32,
+    )
+    assert run(plan).is_complete
+    assert not (tmp_path / "out" / "_SUCCESS").exists()
+    assert run(plan_photos(photos, tmp_path / "out")).is_settled
+    assert (tmp_path / "out" / "_SUCCESS").exists()
