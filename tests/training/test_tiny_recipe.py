@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +32,20 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Gradients do not exist:UserWarning"),
 ]
 
+COARSE = Stage(
+    epochs=1,
+    schedule_epochs=3,
+    peak_learning_rate=1e-3,
+    min_area=0.0,
+    img_size=64,
+    patch_size=16,
+    prompts=2,
+    ema_momentum=0.9,
+)
+#: The second one has smaller patches than the first.
 TWO_STAGES = (
-    Stage(epochs=1, schedule_epochs=3, peak_learning_rate=1e-3, min_area=0.0),
-    Stage(epochs=2, schedule_epochs=2, peak_learning_rate=1e-3, min_area=0.01),
+    COARSE,
+    replace(COARSE, epochs=2, schedule_epochs=2, min_area=0.01, patch_size=8),
 )
 
 
@@ -48,6 +59,7 @@ def small_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
     small = replace(
         PRESETS["tiny"],
         img_size=64,
+        patch_size=8,
         embed_dim=8,
         depth=1,
         num_heads=1,
@@ -62,7 +74,7 @@ def small_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
         "NUM_SCENES": 4,
         "NUM_HELD_OUT": 2,
         "BATCH_SIZE": 2,
-        "PROMPTS": 2,
+        "VALIDATION_PROMPTS": 2,
         "STEPS_PER_EPOCH": 1,
         "VALIDATION_STEPS": 1,
         "WARM_UP_STEPS": 1,
@@ -110,10 +122,7 @@ def test_a_killed_training_goes_on_and_gives_the_same_bytes(
 
     result = json.loads((tmp_path / "whole" / "result.json").read_text())
     assert result["logit_factor"] >= 1.0
-    assert result["stages"] == [
-        {"epochs": 1, "schedule_epochs": 3, "peak_learning_rate": 1e-3, "min_area": 0.0},
-        {"epochs": 2, "schedule_epochs": 2, "peak_learning_rate": 1e-3, "min_area": 0.01},
-    ]
+    assert result["stages"] == [asdict(stage) for stage in TWO_STAGES]
     assert {"loss", "best_iou", "top_iou", "score_error"} <= set(result)
     loaded = SAM.from_variant("tiny", weights=str(whole))
     assert all(np.isfinite(as_arrays(variable)).all() for variable in loaded.variables)
