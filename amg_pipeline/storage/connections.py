@@ -78,6 +78,12 @@ def open_filesystem(uri: str) -> tuple[Any, str]:
             f"{redact(uri)} needs a package that is not installed: {repair}"
         ) from error
     except (ValueError, TypeError) as error:
+        if scheme in _AZURE_SCHEMES:
+            # The error's own text may hold a part of the connection string.
+            raise ConfigError(
+                f"{redact(uri)} needs an account: set AZURE_STORAGE_ACCOUNT_NAME and a way to sign "
+                "in, or AZURE_STORAGE_CONNECTION_STRING. Received: neither, or a malformed one"
+            ) from None
         raise ConfigError(
             "An address must be a path or start with a scheme that fsspec knows, such as s3:// or "
             f"gs://. Received: {redact(uri)}"
