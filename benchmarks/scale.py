@@ -8,8 +8,11 @@
 - `workers`: eight workers whose model sleeps 50 ms an image, against the ideal rate.
 
 Each measurement runs several times in processes of its own; medians count, since other work on the
-machine only ever adds. Prints tables and writes `benchmarks/results/scale.json`; parts that are not
-run keep the results that are there. Exits with 1 if the workers keep less than 95 % of the ideal.
+machine only ever adds. `workers` needs a machine for itself most of all: Ray starts its workers
+with a niceness of 15, so where others want the cores they wait for one when the sleep of their
+model is over, which counts as time in the model. Prints tables and writes
+`benchmarks/results/scale.json`; parts that are not run keep the results that are there. Exits with
+1 if the workers keep less than 95 % of the ideal.
 """
 
 from __future__ import annotations
@@ -54,6 +57,7 @@ def main() -> int:
         rows = [_measure(part, size, arguments.repeats) for size in sizes[part]]
         results[part] = {
             "environment": _environment(),
+            **({"note": arguments.note} if arguments.note else {}),
             "repeats": arguments.repeats,
             "rows": rows,
             "growth": _growth(rows),
@@ -69,6 +73,7 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("--parts", nargs="+", choices=list(SIZES), default=list(SIZES))
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="small sizes, to try it out")
+    parser.add_argument("--note", help="kept with the results, e.g. what else the machine did")
     parser.add_argument("--results", type=Path, default=RESULTS)
     return parser.parse_args()
 

@@ -97,10 +97,12 @@ def measure_driver(images: int, folder: Path) -> dict[str, Any]:
 
     from amg_pipeline.distributed import pool
     from amg_pipeline.distributed.driver import run_distributed
+    from amg_pipeline.distributed.worker import ShardWorker
     from benchmarks.scale_stubs import TellingWorker
 
     plan = _plan(_write_manifest(images, folder), folder / "out", "workers.workers=2")
-    pool._RayWorker = TellingWorker  # type: ignore[misc,assignment]
+    assert issubclass(pool.MaskWorker, ShardWorker), "what the pool makes actors of"
+    pool.MaskWorker = TellingWorker  # type: ignore[misc,assignment]
     first: list[tuple[float, float]] = []
 
     def on_image(_masks: int) -> None:
