@@ -22,7 +22,9 @@ class RemoteFiles:
 
     def __init__(self, uri: str) -> None:
         self.root = uri
-        self._base = open_filesystem(uri)[1].rstrip("/")
+        # As it is: at a web address, a slash at the end makes a difference.
+        self._own_path = open_filesystem(uri)[1]
+        self._base = self._own_path.rstrip("/")
 
     @property
     def base(self) -> str:
@@ -109,7 +111,7 @@ class RemoteFiles:
         return open_filesystem(self.root)[0]
 
     def _path(self, key: str) -> str:
-        return f"{self._base}/{key}" if key else self._base
+        return f"{self._base}/{key}" if key else self._own_path
 
 
 def _child(info: dict[str, Any]) -> Child:

@@ -177,6 +177,18 @@ def test_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -
         ObjectStore.open("hdfs://host/a")
 
 
+def test_slash_at_the_end_of_a_web_address_is_part_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Web:
+        def _strip_protocol(self, uri: str) -> str:
+            return uri
+
+        def cat_file(self, path: str) -> bytes:
+            return path.encode()
+
+    monkeypatch.setattr(fsspec, "filesystem", lambda scheme, **options: Web())
+    assert read_uri("https://host/photo/7/") == b"https://host/photo/7/"
+
+
 def test_a_store_travels_between_processes(uri: str) -> None:
     store = ObjectStore.open(uri)
     store.put("a", b"1")
