@@ -266,7 +266,7 @@ LAYERS = (
 
 @pytest.mark.parametrize(
     ("layers", "expected"),
-    list(zip(LAYERS, (0.25, 0.88, 0.1, 0.2, 0.3, 0.4), strict=True)),
+    list(zip(LAYERS, (0.3, 0.88, 0.1, 0.2, 0.3, 0.4), strict=True)),
     ids=["model", "named", "file", "options", "override", "last-override"],
 )
 def test_the_nearer_value_wins(layers: dict[str, Any], expected: float) -> None:
@@ -316,7 +316,7 @@ CHANGES = {
     "amg.points_per_side": 16,
     "amg.points_per_batch": 32,
     "amg.pred_iou_thresh": 0.6,
-    "amg.stability_score_thresh": 0.65,
+    "amg.stability_score_thresh": 0.66,
     "amg.stability_score_offset": 2.0,
     "amg.box_nms_thresh": 0.5,
     "amg.crop_n_layers": 1,

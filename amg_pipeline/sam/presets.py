@@ -39,8 +39,8 @@ class Preset:
 
 PRESETS: dict[str, Preset] = {
     "tiny": Preset(
-        img_size=256,
-        patch_size=16,
+        img_size=192,
+        patch_size=8,
         embed_dim=96,
         depth=6,
         num_heads=4,

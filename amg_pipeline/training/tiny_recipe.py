@@ -80,8 +80,8 @@ STAGES = (
     replace(_COARSE, epochs=22, schedule_epochs=30, peak_learning_rate=8e-4, min_area=0.004),
     # The model that ships: smaller patches, each prompt three times as costly.
     Stage(
-        epochs=44,
-        schedule_epochs=44,
+        epochs=28,
+        schedule_epochs=32,
         peak_learning_rate=1e-3,
         min_area=0.002,
         img_size=192,
