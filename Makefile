@@ -13,6 +13,8 @@ CONSTRAINTS := requirements/constraints.txt
 PINS := pyproject.toml $(CONSTRAINTS)
 # Compiling every module of TensorFlow and Ray takes half a minute; the few used compile themselves.
 PIP_FLAGS := --quiet --disable-pip-version-check --no-compile
+# Storms of `make chaos`; half an hour.
+CHAOS_RUNS ?= 20
 DEMO_OUT ?= amg-demo
 PYTEST_ARGS ?=
 PARITY_ARGS ?=
@@ -23,7 +25,7 @@ SCALE_ARGS ?=
 export CUDA_VISIBLE_DEVICES := -1
 export TF_CPP_MIN_LOG_LEVEL := 3
 
-.PHONY: help demo install test jobs s3 s3-server lint format types check parity backends scale clean
+.PHONY: help demo install test jobs s3 s3-server chaos lint format types check parity backends scale clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +60,9 @@ s3: $(VENV)/.dev-installed s3-server ## Test on real S3 servers, which run on th
 	$(BIN)/python -m pytest -m s3 tests/s3 $(PYTEST_ARGS)
 
 # Ceph's RADOS Gateway; the servers of the tests run below a temporary folder, by themselves.
+chaos: $(VENV)/.dev-installed s3-server ## Kill parts of a cluster on a real S3 server, again and again
+	AMG_CHAOS_RUNS=$(CHAOS_RUNS) $(BIN)/python -m pytest -m chaos tests/chaos tests/distributed $(PYTEST_ARGS)
+
 s3-server:
 	@for program in ceph-mon ceph-osd radosgw; do \
 		command -v $$program > /dev/null || missing=yes; \

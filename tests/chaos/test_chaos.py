@@ -9,6 +9,7 @@ import io
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -42,8 +43,12 @@ RATES = {
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    with ceph_gateway(tmp_path_factory.mktemp("s3")) as running:
+def server() -> Iterator[S3Server]:
+    # pytest's own folders have names too long for sockets.
+    with (
+        tempfile.TemporaryDirectory(prefix="ceph-", dir="/tmp") as folder,
+        ceph_gateway(Path(folder)) as running,
+    ):
         yield running
 
 
