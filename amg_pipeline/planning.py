@@ -140,17 +140,18 @@ def make_plan(
         if not force or (is_same and directory.has_all_rows(found)):
             plan = _take_up(directory, resumed, found, asked)
             return _extend(plan, dry_run=dry_run) if extend else plan
-    config = _resolve(config, None, cpu_count=cpu_count)
-    asked = _describe(config, package_version, digest)
+    resolved = _resolve(config, None, cpu_count=cpu_count)
     # Before anything is written: a plan whose model cannot be made would block the output.
-    (check_model or _check_model)(config.model)
-    images = list_images(config.images)
-    shard_size = config.output.shard_size
-    draft = _with_images(asked, images, shard_size=shard_size)
+    (check_model or _check_model)(resolved.model)
+    images = list_images(resolved.images)
+    shard_size = resolved.output.shard_size
+    draft = _with_images(
+        _describe(resolved, package_version, digest), images, shard_size=shard_size
+    )
     plan = Plan(
         run_directory=directory,
         stored=draft,
-        config=config,
+        config=resolved,
         is_resumed=False,
         package_version=package_version,
     )
@@ -165,7 +166,9 @@ def make_plan(
     except CommitConflictError:
         # Another driver was faster, or our own answer was lost; its plan may be the same.
         other = directory.require_plan()
-        return _take_up(directory, config, other, asked)
+        resumed = _resolve(config, other, cpu_count=cpu_count)
+        asked = _describe(resumed, package_version, digest)
+        return _take_up(directory, resumed, other, asked)
     return plan
 
 

@@ -403,7 +403,7 @@ def test_endpoint_is_an_address_without_credentials(address: str) -> None:
 
 
 def test_credentials_have_no_place_among_the_settings() -> None:
-    with pytest.raises(ConfigError, match="Unknown setting storage.secret") as caught:
+    with pytest.raises(ConfigError, match=r"Unknown setting storage\.secret") as caught:
         load_config("storage: {secret: pass-word}")
     assert "pass-word" not in str(caught.value)
 

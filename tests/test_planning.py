@@ -553,3 +553,15 @@ def test_the_settings_of_stores_hold_in_this_process(
     make_plan(config, package_version="0.1.0", weights_digest=digest, check_model=accept)
 
     assert [settings.endpoint_url for settings in asked] == ["http://127.0.0.1:1"]
+
+
+def test_a_slower_driver_with_more_cores_takes_up_the_faster_ones_plan(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    race(monkeypatch, lambda: plan_run(photos, out, cpu_count=2))
+
+    plan = plan_run(photos, out, cpu_count=16)
+
+    assert plan.is_resumed
+    assert plan.config.model.intra_op_threads == 2

@@ -22,6 +22,7 @@ from amg_pipeline.errors import (
     ImageFetchError,
     ImageNotFoundError,
     ImageTooLargeError,
+    StorageAccessError,
     StorageError,
     TransientStorageError,
 )
@@ -133,7 +134,8 @@ def _fetch(ref: ImageRef, retry: RetryPolicy) -> bytes:
         raise ImageNotFoundError(
             "An image must lie at its address. Received: nothing is there"
         ) from error
-    except TransientStorageError:
+    except (TransientStorageError, StorageAccessError):
+        # A store that refuses the caller would refuse every other image too.
         raise
     except StorageError as error:
         raise ImageFetchError(str(error)) from error

@@ -19,6 +19,7 @@ from amg_pipeline.errors import (
     ImageFetchError,
     ImageNotFoundError,
     ImageTooLargeError,
+    StorageAccessError,
     TransientStorageError,
 )
 from amg_pipeline.records import ImageRef
@@ -467,3 +468,14 @@ def test_transient_faults_are_retried_and_then_stay_transient(
     faults.extend(TimeoutError() for _ in range(EAGER.attempts))
     with pytest.raises(TransientStorageError):
         load_image(ref, retry=EAGER)
+
+
+def test_a_store_that_refuses_the_caller_is_no_fault_of_the_image(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(uri: str, **_: object) -> bytes:
+        raise StorageAccessError("403")
+
+    monkeypatch.setattr(images, "read_uri", refuse)
+    with pytest.raises(StorageAccessError):
+        load_image(ImageRef("a.png", "s3://bucket/a.png"), retry=EAGER)
