@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -44,3 +45,13 @@ def test_numbers_are_medians_with_each_run_beside_them(monkeypatch: pytest.Monke
         "n": 1,
         "seconds_of_each_run": [1.0, 2.0, 3.0],
     }
+
+
+def test_the_stored_results_are_complete_and_keep_the_rate() -> None:
+    results = json.loads(scale.RESULTS.read_text())
+    assert set(results) == set(scale.SIZES)
+    for part, sizes in scale.SIZES.items():
+        key = "shards" if part == "resume" else "images"
+        assert [row[key] for row in results[part]["rows"]] == list(sizes)
+    (workers,) = results["workers"]["rows"]
+    assert workers["share_of_ideal"] >= scale.LEAST_SHARE_OF_IDEAL
