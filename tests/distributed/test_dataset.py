@@ -18,6 +18,7 @@ import ray
 from PIL import Image
 
 from amg_pipeline import load_masks
+from amg_pipeline.config import amg_settings
 from amg_pipeline.distributed.dataset import RESULT_COLUMNS, GenerateMasks
 from amg_pipeline.errors import ConfigError
 from amg_pipeline.local_runner import run_locally
@@ -126,7 +127,7 @@ def test_settings_are_those_of_a_run_and_checked_like_them() -> None:
 
     GenerateMasks(model={"variant": "tiny"}, amg={"points_per_side": 9}, make_generator=make)
     assert seen[0].amg.points_per_side == 9
-    assert seen[0].amg.pred_iou_thresh == 0.25, "the model's own defaults"
+    assert seen[0].amg == amg_settings("tiny", points_per_side=9), "the model's own defaults"
     with pytest.raises(ConfigError, match="points_per_side"):
         GenerateMasks(amg={"points_per_sid": 9}, make_generator=make)
 
