@@ -22,7 +22,7 @@ _LOGGER = logging.getLogger(__name__)
 _UNPLACED_SECONDS = 60.0
 #: How Ray says that a worker went with its machine.
 _NODE_DIED = "its node has died"
-#: Workers that may fail one after the other to come up, none having done so.
+#: Workers that may fail to come up, one after the other.
 _MAX_FAILED_STARTS = 3
 #: Broken accelerators on one machine from which on it gets no more workers.
 _MAX_DEVICE_FAULTS = 3

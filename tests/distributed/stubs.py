@@ -95,7 +95,8 @@ class NoteDevices:
     def __call__(self, config: RunConfig) -> MaskGenerator:
         seen = os.environ.get("CUDA_VISIBLE_DEVICES", "all")
         (self.folder / str(os.getpid())).write_text(seen)
-        return SlowGenerator(0.05)(config)
+        # Slow enough that the first worker leaves something for the second.
+        return SlowGenerator(0.5)(config)
 
 
 def load_poison(ref: ImageRef, **options: Any) -> DecodedImage:
