@@ -105,7 +105,13 @@ def compare_amg(
             found = run_our_amg(generator, image)
             expected = run_reference_amg(reference, image, complete)
             label = f"{image_name} {image.shape[1]} x {image.shape[0]}"
-            agreement = _compare(reference, image, expected, found)
+            agreement = _compare(
+                reference,
+                image,
+                expected,
+                found,
+                min_region_area=settings["min_mask_region_area"],
+            )
             rows.append(AmgRow(settings=name, image=label, agreement=agreement))
     return AmgParity(
         weights=shown, thresholds=thresholds, points_per_side=points_per_side, rows=rows
@@ -133,7 +139,12 @@ def to_reference(sam: Any) -> Any:
 
 
 def _compare(
-    reference: Any, image: NDArray[np.uint8], expected: list[FoundMask], found: list[FoundMask]
+    reference: Any,
+    image: NDArray[np.uint8],
+    expected: list[FoundMask],
+    found: list[FoundMask],
+    *,
+    min_region_area: int,
 ) -> MaskAgreement:
     predict = reference_point_predictor(reference)
     return compare_masks(
@@ -141,5 +152,6 @@ def _compare(
         found,
         height=image.shape[0],
         width=image.shape[1],
+        min_region_area=min_region_area,
         undecided_of=lambda mask: with_undecided([mask], image, predict)[0].undecided,
     )

@@ -198,8 +198,15 @@ def _compare_amg(folder: Path, backend: str) -> list[str]:
     agreements: dict[str, MaskAgreement] = {}
     faults = []
     for key, masks in expected.items():
-        height, width = load_photo(key.rpartition("|")[2]).shape[:2]
-        agreements[key] = compare_masks(masks, got[key], height=height, width=width)
+        name, _, photo = key.rpartition("|")
+        height, width = load_photo(photo).shape[:2]
+        agreements[key] = compare_masks(
+            masks,
+            got[key],
+            height=height,
+            width=width,
+            min_region_area=SETTINGS[name]["min_mask_region_area"],
+        )
         print(f"{backend}: {key.replace('|', ', ')}: {agreements[key]}")
         if not agreements[key].passes:
             faults.append(f"{backend}: {key.replace('|', ', ')}: {agreements[key]}")

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from amg_pipeline.amg.rle import decode_mask, rle_from_coco
 
@@ -120,6 +121,7 @@ def compare_masks(
     *,
     height: int,
     width: int,
+    min_region_area: int = 0,
     undecided_of: Callable[[FoundMask], Iterable[int]] = lambda mask: mask.undecided,
 ) -> MaskAgreement:
     """Compare two runs on one image.
@@ -129,6 +131,8 @@ def compare_masks(
         found: Masks of the other run.
         height: Rows of the image.
         width: Columns of the image.
+        min_region_area: Regions below this were removed: one that hangs on an undecided pixel is
+            undecided as a whole.
         undecided_of: Gives the undecided pixels of an expected mask; called only where masks
             differ.
     """
@@ -144,9 +148,13 @@ def compare_masks(
             continue
         first, second = (_decode(m, height=height, width=width) for m in (mask, partner))
         min_iou = min(min_iou, _iou(first, second))
-        differing = set(np.flatnonzero((first ^ second).T).tolist())
-        differing_pixels += len(differing)
-        decided_pixels += len(differing - set(undecided_of(mask)))
+        differing = (first ^ second).T.ravel()
+        undecided = np.zeros_like(differing)
+        undecided[list(undecided_of(mask))] = True
+        regions = (differing | undecided).reshape(width, height)
+        excused = undecided | _undecided_regions(regions, undecided, min_region_area)
+        differing_pixels += np.count_nonzero(differing)
+        decided_pixels += np.count_nonzero(differing & ~excused)
     errors = [
         max(
             abs(mask.predicted_iou - partner.predicted_iou),
@@ -217,6 +225,20 @@ def _match(
         unused.discard(best)
         partners.append(best)
     return partners
+
+
+def _undecided_regions(
+    regions: NDArray[np.bool_], undecided: NDArray[np.bool_], min_region_area: int
+) -> NDArray[np.bool_]:
+    """Mark the 8-connected regions with an undecided pixel, and fewer others than are removed."""
+    labels, count = ndimage.label(regions, structure=np.ones((3, 3)))
+    flat = labels.ravel()
+    sizes = np.bincount(flat[~undecided], minlength=count + 1)
+    hangs = np.bincount(flat[undecided], minlength=count + 1) > 0
+    is_excused = hangs & (sizes < min_region_area)
+    is_excused[0] = False
+    marked: NDArray[np.bool_] = is_excused[flat]
+    return marked
 
 
 def _scores_differ(expected: FoundMask, found: FoundMask, area: int) -> bool:

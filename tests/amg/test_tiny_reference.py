@@ -63,6 +63,7 @@ def agreements(goldens: dict[str, Any]) -> dict[str, dict[str, MaskAgreement]]:
                 run_our_amg(generator, photo),
                 height=photo.shape[0],
                 width=photo.shape[1],
+                min_region_area=settings["min_mask_region_area"],
             )
             for photo_name, photo in photos.items()
         }

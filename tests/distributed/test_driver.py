@@ -206,16 +206,13 @@ def test_each_worker_sees_its_own_gpu_only_and_a_worker_without_one_sees_none(
     assert by_shard == {"gpu": {"0", "1"}, "cpu": {"-1"}}
 
 
-def test_two_workers_take_about_half_the_time_of_one(tmp_path: Path) -> None:
-    """Not a benchmark: it shows that workers do run at the same time."""
+def test_two_workers_work_at_the_same_time(tmp_path: Path) -> None:
     folder = write_photos(tmp_path / "in", 80)
-    seconds = []
-    for workers in (1, 2):
-        plan = plan_photos(
-            folder, tmp_path / f"out{workers}", f"workers.workers={workers}", shard_size=5
-        )
-        outcome = run(plan, make_generator=stubs.SlowGenerator(0.05))
-        summary = json.loads((tmp_path / f"out{workers}/_amg/summary.json").read_text())
-        assert summary["last_run"]["stage_seconds"]["generate"] > 80 * 0.05
-        seconds.append(outcome.elapsed_seconds)
-    assert seconds[1] < seconds[0]
+    plan = plan_photos(folder, tmp_path / "out", "workers.workers=2", shard_size=5)
+    run(plan, make_generator=stubs.SlowGenerator(0.1))
+
+    stats = list(plan.run_directory.read_stats(range(16)))
+    started = min(record["finished_at"] - record["elapsed_seconds"] for record in stats)
+    span = max(record["finished_at"] for record in stats) - started
+    # One worker has one shard in its model at a time, so alone it would be busy for the span.
+    assert sum(record["elapsed_seconds"] for record in stats) > 1.1 * span
