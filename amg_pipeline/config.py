@@ -249,7 +249,7 @@ class RunConfig(_Section):
 #: What differs from the reference's defaults, by model variant.
 _AMG_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     # The packaged model scores itself lower and has softer edges than the published ones.
-    "tiny": {"pred_iou_thresh": 0.3, "stability_score_thresh": 0.65},
+    "tiny": {"pred_iou_thresh": 0.27, "stability_score_thresh": 0.75},
 }
 
 #: Named settings, chosen by `settings: NAME` in the amg section; single keys still win over them.
