@@ -25,7 +25,7 @@ SCALE_ARGS ?=
 export CUDA_VISIBLE_DEVICES := -1
 export TF_CPP_MIN_LOG_LEVEL := 3
 
-.PHONY: help demo install test jobs s3 s3-server chaos lint format types check parity backends scale clean
+.PHONY: help demo install test ray jobs s3 s3-server chaos lint format types check parity backends scale clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ demo: $(VENV)/.runtime-installed ## Masks of the sample photos, with a page to l
 
 test: $(VENV)/.dev-installed ## Run the tests with branch coverage
 	$(BIN)/python -m pytest --cov --cov-report=term $(PYTEST_ARGS)
+
+ray: $(VENV)/.dev-installed ## Run shards on a Ray of this machine
+	$(BIN)/python -m pytest -m "ray and not chaos" tests/distributed $(PYTEST_ARGS)
 
 jobs: $(VENV)/.dev-installed ## Submit jobs to a Ray head on this machine, see how they end
 	$(BIN)/python -m pytest -m ray_job tests/jobs $(PYTEST_ARGS)

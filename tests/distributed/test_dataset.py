@@ -132,6 +132,7 @@ def test_settings_are_those_of_a_run_and_checked_like_them() -> None:
         GenerateMasks(amg={"points_per_sid": 9}, make_generator=make)
 
 
+@pytest.mark.ray
 @pytest.mark.parametrize("gpus", [0, 1])
 def test_an_actor_without_a_gpu_sees_none(local_ray: None, gpus: int) -> None:
     def seen_by() -> str | None:

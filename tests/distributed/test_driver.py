@@ -23,7 +23,7 @@ from tests.photo_runs import (
     write_photos,
 )
 
-pytestmark = pytest.mark.usefixtures("local_ray")
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
 
 
 def run(plan: Plan, **options: object) -> object:

@@ -15,7 +15,7 @@ from tests.distributed import stubs
 from tests.photo_runs import make_threshold_generator, plan_photos, stored_masks, write_photos
 from tests.storage.tars import make_tar
 
-pytestmark = pytest.mark.usefixtures("local_ray")
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
 
 
 def test_rows_are_done_again_to_the_undisturbed_bytes(tmp_path: Path) -> None:
