@@ -25,7 +25,6 @@ pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
 IMAGES = 500
 CORRUPT = 20
 TIMEOUT_SECONDS = 10
-SECONDS_PER_IMAGE = 0.05
 POISON = {"crash": "100-segfault.png", "timeout": "250-hang.png", "out_of_memory": "400-eat.png"}
 
 
