@@ -4,8 +4,10 @@ Every runner, local or distributed, runs shards through `ShardRunner`, so that t
 where an image's fate is decided. An image that is damaged gets its row at once. A fault that may
 pass (throttling, memory) fails the attempt, unless the caller says that it is the last one.
 
-A runner may be given a second shard from another thread while it works on one: its first images are
-fetched and decoded meanwhile, and it has the model as soon as the other shard is through with it.
+The model waits for nothing but itself: the next images are fetched and decoded while it works, and
+the masks of the last ones are cleaned and encoded. A runner may be given a second shard from
+another thread while it works on one: its first images are loaded meanwhile, and it has the model as
+soon as the other shard is through with it.
 """
 
 from __future__ import annotations
@@ -13,12 +15,14 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from threading import Lock
 from types import MappingProxyType
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,8 +53,17 @@ from amg_pipeline.telemetry import StageTimer, log_event
 
 _LOGGER = logging.getLogger(__name__)
 
+
+class FoundMasks(Protocol):
+    """The masks of an image, as far as the model is needed for them."""
+
+    def to_records(self) -> tuple[MaskRecord, ...]:
+        """Do the rest; may run in another thread, beside the model's work on the next image."""
+        ...
+
+
 #: From uint8 `(height, width, 3)` RGB to the masks of an image.
-MaskGenerator = Callable[[NDArray[np.uint8]], tuple[MaskRecord, ...]]
+MaskGenerator = Callable[[NDArray[np.uint8]], FoundMasks]
 OnImage = Callable[[ImageResult], None]
 #: As `storage.images.load_image`.
 ImageLoader = Callable[..., DecodedImage]
@@ -68,6 +81,8 @@ _BROKEN_DEVICE = (
     "device-side assert",
     "uncorrectable ECC",
 )
+#: Images that the model is through with and that have no row yet; bounds the masks in memory.
+_MOST_UNFINISHED = 2
 #: The same on every machine: backends' own messages name devices and sizes of free memory.
 _MEMORY_MESSAGE = "The image needs more memory than the worker has"
 
@@ -79,6 +94,16 @@ class _Loaded:
     ref: ImageRef
     image: DecodedImage | None = None
     row: ImageResult | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """An image that the model is through with; its pixels are let go."""
+
+    ref: ImageRef
+    height: int
+    width: int
+    masks: FoundMasks
 
 
 class ShardRunner:
@@ -130,7 +155,7 @@ class ShardRunner:
             known: Rows that are settled already, by their number in the shard; these images are
                 not touched. Rows that a committed shard keeps come from the shard itself.
             is_last_attempt: Whether faults that may pass become rows rather than fail the attempt.
-            on_image: Called with each image's result, in row order.
+            on_image: Called with each image's result, in row order, from another thread.
 
         Raises:
             ShardError: If the attempt failed; nothing was committed.
@@ -141,18 +166,24 @@ class ShardRunner:
         results: list[ImageResult] = []
         kept = self._read_kept(shard)
         images = self._load_ahead(shard, {**known, **kept}, timer, is_last_attempt)
-        with closing(images), ExitStack() as model:
+
+        def finish(found: _Found | ImageResult) -> None:
+            result = self._finish(found, timer, is_last_attempt)
+            results.append(result)
+            if on_image is not None:
+                on_image(result)
+
+        with _one_by_one() as submit, closing(images), ExitStack() as model:
+            has_model = False
             for loaded in images:
-                if not results:
+                if not has_model:
                     # Images load while another shard has the model.
-                    model.enter_context(self._model_turn)
+                    has_model = model.enter_context(self._model_turn)
                     started = time.perf_counter()
-                result = self._finish_image(loaded, timer, is_last_attempt)
+                found = self._find(loaded, timer, is_last_attempt)
                 # Its pixels would otherwise stay while the next image is waited for.
                 del loaded
-                results.append(result)
-                if on_image is not None:
-                    on_image(result)
+                submit(partial(finish, found))
         _refuse_broken_model(results)
         with timer.stage("encode_table"):
             data = encode_table(results, self._metadata)
@@ -173,9 +204,9 @@ class ShardRunner:
         """
         timer = StageTimer()
         with self._model_turn:
-            return self._finish_image(
-                self._load(ref, timer, is_last_attempt=False), timer, is_last_attempt=False
-            )
+            loaded = self._load(ref, timer, is_last_attempt=False)
+            found = self._find(loaded, timer, is_last_attempt=False)
+            return self._finish(found, timer, is_last_attempt=False)
 
     def _read_kept(self, shard: Shard) -> dict[int, ImageResult]:
         """Read the rows of a committed shard that are not to be done again."""
@@ -241,27 +272,67 @@ class ShardRunner:
             return _Loaded(ref, row=_out_of_memory(ref, error, is_last_attempt))
         return _Loaded(ref, image=image)
 
-    def _finish_image(
+    def _find(
         self, loaded: _Loaded, timer: StageTimer, is_last_attempt: bool
-    ) -> ImageResult:
+    ) -> _Found | ImageResult:
+        """Do what needs the model; an image that it fails on, or that is settled, has its row."""
         if loaded.image is None:
             if loaded.row is None:
                 raise ShardError(f"Image {loaded.ref.image_id!r} was neither loaded nor refused")
             return loaded.row
         pixels = loaded.image.pixels
+        height, width = pixels.shape[:2]
         try:
             with timer.stage("generate"):
-                masks = self._generate(pixels)
+                return _Found(loaded.ref, height, width, self._generate(pixels))
         except Exception as error:
-            if _is_memory_fault(error):
-                return _out_of_memory(loaded.ref, error, is_last_attempt, size=pixels.shape[:2])
-            if not is_last_attempt or is_device_fault(error):
+            row = _row_of_fault(loaded.ref, error, is_last_attempt, size=(height, width))
+            if row is None:
                 raise
-            # One image that the model fails on must not cost the others of its shard their rows.
-            return _model_failure(loaded.ref, error, size=pixels.shape[:2])
-        return ImageResult(
-            loaded.ref, "ok", width=pixels.shape[1], height=pixels.shape[0], masks=masks
-        )
+            return row
+
+    def _finish(
+        self, found: _Found | ImageResult, timer: StageTimer, is_last_attempt: bool
+    ) -> ImageResult:
+        """Do what needs no model."""
+        if isinstance(found, ImageResult):
+            return found
+        try:
+            with timer.stage("encode_masks"):
+                masks = found.masks.to_records()
+        except Exception as error:
+            size = (found.height, found.width)
+            row = _row_of_fault(found.ref, error, is_last_attempt, size=size)
+            if row is None:
+                raise
+            return row
+        return ImageResult(found.ref, "ok", width=found.width, height=found.height, masks=masks)
+
+
+@contextmanager
+def _one_by_one() -> Iterator[Callable[[Callable[[], None]], None]]:
+    """Run jobs in a thread, in order, a few waiting at most; none after one that failed.
+
+    Yields:
+        What takes a job. It and the end of the block raise what a job has raised.
+    """
+    unfinished: deque[Future[None]] = deque()
+
+    def run(job: Callable[[], None], before: Future[None] | None) -> None:
+        if before is not None:
+            before.result()
+        job()
+
+    def submit(job: Callable[[], None]) -> None:
+        before = unfinished[-1] if unfinished else None
+        unfinished.append(pool.submit(run, job, before))
+        while unfinished and (unfinished[0].done() or len(unfinished) > _MOST_UNFINISHED):
+            unfinished.popleft().result()
+
+    with ThreadPoolExecutor(1, thread_name_prefix="finish") as pool:
+        yield submit
+        for future in unfinished:
+            future.result()
 
 
 def _finished(loaded: _Loaded) -> Future[_Loaded]:
@@ -314,7 +385,7 @@ def make_mask_generator(config: RunConfig) -> MaskGenerator:
     generator = AutomaticMaskGenerator.from_settings(
         sam, config.amg, encoder_batch_size=model.encoder_batch_size
     )
-    return generator.generate_records
+    return generator.find
 
 
 def _failure(ref: ImageRef, status: str, error: Exception) -> ImageResult:
@@ -341,6 +412,18 @@ def _is_memory_fault(error: BaseException) -> bool:
         or type(error).__name__ in _MEMORY_CLASSES
         or _MEMORY_CODE in str(error)
     )
+
+
+def _row_of_fault(
+    ref: ImageRef, error: Exception, is_last_attempt: bool, *, size: tuple[int, int]
+) -> ImageResult | None:
+    """Give the row of an image whose masks could not be made; None if the attempt has failed."""
+    if _is_memory_fault(error):
+        return _out_of_memory(ref, error, is_last_attempt, size=size)
+    if not is_last_attempt or is_device_fault(error):
+        return None
+    # One image that the model fails on must not cost the others of its shard their rows.
+    return _model_failure(ref, error, size=size)
 
 
 def _out_of_memory(

@@ -203,10 +203,11 @@ def _plan(manifest: Path, out: Path, *overrides: str) -> Plan:
 
 def _commit(plan: Plan, out: Path, shards: list[int]) -> None:
     """Put the same table for each shard, since only its columns of counts are read here."""
-    from benchmarks.scale_stubs import SIDE, blank_masks
+    from benchmarks.scale_stubs import SIDE, BlankMasks
 
+    masks = BlankMasks().records
     rows = [
-        ImageResult(ImageRef(f"{n}", f"{n}"), "ok", width=SIDE, height=SIDE, masks=blank_masks())
+        ImageResult(ImageRef(f"{n}", f"{n}"), "ok", width=SIDE, height=SIDE, masks=masks)
         for n in range(SHARD_SIZE)
     ]
     data = encode_table(rows, plan.table_metadata)

@@ -27,6 +27,7 @@ from amg_pipeline.records import (
 )
 from amg_pipeline.shard_runner import MaskGenerator
 
+STAGES = ("load", "generate", "encode_masks", "encode_table", "commit")
 SIDE = 64
 MASKS_PER_IMAGE = 10
 #: Start and end of each image on the system's clock.
@@ -38,9 +39,11 @@ def load_blank(ref: ImageRef, **_options: Any) -> DecodedImage:
     return DecodedImage(ref, np.zeros((SIDE, SIDE, 3), np.uint8))
 
 
-def blank_masks() -> tuple[MaskRecord, ...]:
-    """Give some masks that are cheap to make: rectangles of full columns."""
-    return tuple(
+@dataclass(frozen=True)
+class BlankMasks:
+    """Some masks that are cheap to make: rectangles of full columns."""
+
+    records: tuple[MaskRecord, ...] = tuple(
         MaskRecord(
             rle=Rle(SIDE, SIDE, np.array([n * SIDE, SIDE, (SIDE - 1 - n) * SIDE])),
             box_xyxy=(n, 0, n, SIDE - 1),
@@ -51,6 +54,10 @@ def blank_masks() -> tuple[MaskRecord, ...]:
         )
         for n in range(MASKS_PER_IMAGE)
     )
+
+    def to_records(self) -> tuple[MaskRecord, ...]:
+        """Give them."""
+        return self.records
 
 
 @dataclass(frozen=True)
@@ -63,9 +70,9 @@ class SleepingGenerator:
     def __call__(self, _config: RunConfig) -> MaskGenerator:
         """Stand in for `make_mask_generator`."""
         file = (self.folder / f"{os.getpid()}.stamps").open("ab", buffering=0)
-        masks = blank_masks()
+        masks = BlankMasks()
 
-        def generate(_pixels: NDArray[np.uint8]) -> tuple[MaskRecord, ...]:
+        def generate(_pixels: NDArray[np.uint8]) -> BlankMasks:
             started = time.time()
             time.sleep(self.seconds)
             file.write(STAMP.pack(started, time.time()))
@@ -101,7 +108,7 @@ class TellingWorker:
                 unsettled=0,
                 masks=count * MASKS_PER_IMAGE,
                 bytes_written=0,
-                stage_seconds={"load": 0.0, "generate": 0.0, "encode_table": 0.0, "commit": 0.0},
+                stage_seconds=dict.fromkeys(STAGES, 0.0),
                 elapsed_seconds=0.0,
             ),
         )

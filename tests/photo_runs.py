@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +12,19 @@ from PIL import Image
 from amg_pipeline.config import ModelSettings, RunConfig, load_config
 from amg_pipeline.planning import Plan, make_plan
 from amg_pipeline.records import MaskRecord
+from amg_pipeline.shard_runner import MaskGenerator
 from amg_pipeline.storage.object_store import ObjectStore
 from tests.storage.doubles import make_record
 
-MaskGenerator = Callable[[NDArray[np.uint8]], tuple[MaskRecord, ...]]
+
+@dataclass(frozen=True)
+class Found:
+    """Masks with which nothing is left to do."""
+
+    records: tuple[MaskRecord, ...] = ()
+
+    def to_records(self) -> tuple[MaskRecord, ...]:
+        return self.records
 
 
 def write_photo(path: Path, *, height: int = 6, width: int = 8, seed: int = 0) -> None:
@@ -32,11 +41,11 @@ def write_photos(folder: Path, count: int) -> Path:
     return folder
 
 
-def threshold_masks(pixels: NDArray[np.uint8]) -> tuple[MaskRecord, ...]:
+def threshold_masks(pixels: NDArray[np.uint8]) -> Found:
     """Find one mask per channel, plus one for each step of the first pixel's brightness."""
     masks = [pixels[..., channel] >= 128 for channel in range(3)]
     masks += [pixels.max(axis=-1) > 40] * (int(pixels[0, 0, 0]) % 3)
-    return tuple(make_record(mask, score=1 / (1 + i)) for i, mask in enumerate(masks))
+    return Found(tuple(make_record(mask, score=1 / (1 + i)) for i, mask in enumerate(masks)))
 
 
 def make_threshold_generator(config: RunConfig) -> MaskGenerator:

@@ -31,7 +31,12 @@ from amg_pipeline.records import (
     Shard,
     ShardReport,
 )
-from amg_pipeline.shard_runner import ShardRunner, make_mask_generator, report_to_stats
+from amg_pipeline.shard_runner import (
+    MaskGenerator,
+    ShardRunner,
+    make_mask_generator,
+    report_to_stats,
+)
 from amg_pipeline.storage.images import load_image
 from amg_pipeline.storage.local_files import LocalFiles
 from amg_pipeline.storage.mask_table import decode_table
@@ -39,7 +44,7 @@ from amg_pipeline.storage.object_store import ObjectStore
 from amg_pipeline.storage.run_directory import RunDirectory
 from tests.fakes import DiscModel, Shape, coordinate_image
 from tests.photo_runs import (
-    MaskGenerator,
+    Found,
     plan_photos,
     stored_masks,
     threshold_masks,
@@ -100,7 +105,7 @@ def test_rows_hold_the_masks_of_their_images(plan: Plan, photos: Path) -> None:
     for name, row in rows.items():
         with Image.open(photos / name) as photo:
             pixels = np.asarray(photo)
-        expected = threshold_masks(pixels)
+        expected = threshold_masks(pixels).records
         assert row.status == "ok"
         assert (row.height, row.width) == pixels.shape[:2]
         assert [m.rle.counts.tolist() for m in row.masks] == [
@@ -119,7 +124,13 @@ def test_report_counts_rows_masks_bytes_and_seconds(plan: Plan, photos: Path) ->
     assert report.unsettled == 0
     assert report.masks == sum(len(row.masks) for row in rows) >= 15
     assert report.bytes_written == len(plan.run_directory.read_shard(plan.stored, 0))
-    assert set(report.stage_seconds) == {"load", "generate", "encode_table", "commit"}
+    assert set(report.stage_seconds) == {
+        "load",
+        "generate",
+        "encode_masks",
+        "encode_table",
+        "commit",
+    }
     assert all(seconds >= 0 for seconds in report.stage_seconds.values())
 
 
@@ -530,7 +541,7 @@ def test_rows_keep_their_order_whatever_is_decoded_first(
 
     def generate(pixels: Pixels) -> Any:
         seen.append(int(pixels[0, 0, 0]))
-        return ()
+        return Found()
 
     make_runner(plan, generate=generate).run(shards_of(plan)[0])
 
@@ -549,7 +560,7 @@ def test_no_more_images_are_alive_than_threads_and_one(
     loader = CountingLoader(wait_for={slow: f"{1 + threads:03d}.png"} if threads > 1 else {})
     monkeypatch.setattr(shard_runner, "load_image", loader)
 
-    make_runner(plan, generate=lambda pixels: (), threads=threads).run(shards_of(plan)[0])
+    make_runner(plan, generate=lambda pixels: Found(), threads=threads).run(shards_of(plan)[0])
 
     assert len(loader.finished) == 6
     assert loader.most_alive <= threads + 1
@@ -565,11 +576,141 @@ def test_decoding_runs_ahead_of_the_model(plan: Plan, monkeypatch: pytest.Monkey
         # While this image is in use, the next two are decoded; without look-ahead this times out.
         for ahead in range(number + 1, min(number + 3, 6)):
             assert loader._event(f"{ahead:03d}.png").wait(timeout=30)
-        return ()
+        return Found()
 
     make_runner(plan, generate=generate, threads=2).run(shards_of(plan)[0])
 
     assert len(loader.finished) == 6
+
+
+# What needs no model runs beside it
+
+
+class Unfinished:
+    """Masks of one image with something left to do: whatever the test says."""
+
+    def __init__(self, number: int, finish: Callable[[int], None]) -> None:
+        self._number, self._finish = number, finish
+
+    def to_records(self) -> tuple[MaskRecord, ...]:
+        self._finish(self._number)
+        return ()
+
+
+def finishing(
+    finish: Callable[[int], None], *, find: Callable[[int], None] = lambda number: None
+) -> MaskGenerator:
+    """Number the images as they come to the model, and call for each part of each."""
+    numbers = iter(range(10_000))
+
+    def generate(pixels: Pixels) -> Unfinished:
+        number = next(numbers)
+        find(number)
+        return Unfinished(number, finish)
+
+    return generate
+
+
+def test_masks_are_finished_while_the_model_works_on_the_next_image(plan: Plan) -> None:
+    found = [threading.Event() for _ in range(6)]
+
+    def find(number: int) -> None:
+        found[number].set()
+
+    def finish(number: int) -> None:
+        # In the model's turn this would wait for ever.
+        assert found[min(number + 1, 5)].wait(timeout=30)
+
+    report = make_runner(plan, generate=finishing(finish, find=find)).run(shards_of(plan)[0])
+
+    assert report.images == {"ok": 6}
+
+
+def test_few_images_wait_for_their_masks_to_be_finished(plan: Plan) -> None:
+    found: list[int] = []
+    ahead: list[int] = []
+    go_on = threading.Event()
+
+    def find(number: int) -> None:
+        found.append(number)
+        if number == 3:
+            go_on.set()
+
+    def finish(number: int) -> None:
+        if number == 0:
+            # The model comes as far as it may: the fourth image begins only after this one's end.
+            assert not go_on.wait(timeout=0.2)
+            ahead.extend(found)
+
+    make_runner(plan, generate=finishing(finish, find=find)).run(shards_of(plan)[0])
+
+    assert max(ahead) <= 2
+    assert found == [0, 1, 2, 3, 4, 5]
+
+
+def test_another_shard_has_the_model_while_the_last_masks_are_finished(
+    photos: Path, tmp_path: Path
+) -> None:
+    plan = plan_photos(photos, tmp_path / "out", shard_size=3)
+    second_begun = threading.Event()
+
+    def find(number: int) -> None:
+        if number == 3:
+            second_begun.set()
+
+    def finish(number: int) -> None:
+        if number == 2:
+            assert second_begun.wait(timeout=30)
+
+    runner = make_runner(plan, generate=finishing(finish, find=find))
+    with ThreadPoolExecutor(2) as pool:
+        assert len(list(pool.map(runner.run, shards_of(plan)))) == 2
+
+
+@pytest.mark.parametrize("error", [ValueError("a bug"), MemoryError()])
+def test_fault_of_finishing_fails_the_attempt_and_later_images_are_not_told(
+    plan: Plan, error: Exception
+) -> None:
+    def finish(number: int) -> None:
+        if number == 2:
+            raise error
+
+    told: list[str] = []
+    runner = make_runner(plan, generate=finishing(finish))
+    with pytest.raises((ValueError, ShardError)):
+        runner.run(shards_of(plan)[0], on_image=lambda result: told.append(result.ref.image_id))
+
+    assert told == ["000.png", "001.png"]
+    assert stored_masks(plan.run_directory.uri) == {}
+    assert not [t for t in threading.enumerate() if t.name.startswith("finish")]
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(ValueError("a bug"), "crash"), (MemoryError(), "out_of_memory")]
+)
+def test_fault_of_finishing_in_the_last_attempt_costs_only_its_image(
+    plan: Plan, error: Exception, status: str
+) -> None:
+    def finish(number: int) -> None:
+        if number == 2:
+            raise error
+
+    runner = make_runner(plan, generate=finishing(finish))
+    runner.run(shards_of(plan)[0], is_last_attempt=True)
+
+    statuses = [row.status for row in rows_of(plan).values()]
+    assert statuses == ["ok", "ok", status, "ok", "ok", "ok"]
+    assert (rows_of(plan)["002.png"].width, rows_of(plan)["002.png"].height) == (8, 7)
+
+
+def test_fault_of_a_callback_is_passed_on(plan: Plan) -> None:
+    def refuse(result: ImageResult) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make_runner(plan).run(shards_of(plan)[0], on_image=refuse)
+
+    assert stored_masks(plan.run_directory.uri) == {}
 
 
 # The real generator
@@ -627,7 +768,7 @@ def test_make_mask_generator_sets_up_backend_model_and_algorithm(
 
     generate = make_mask_generator(load_config(overrides=["amg.points_per_side=8", *overrides]))
 
-    records = generate(coordinate_image(48, 64))
+    records = generate(coordinate_image(48, 64)).to_records()
     made["segmenter"] = model.requested[0]
     assert made == expected
     assert any(abs(record.rle.area - np.pi * 12**2) < 20 for record in records)
@@ -682,7 +823,7 @@ def test_a_second_shard_loads_while_the_first_has_the_model(photos: Path, tmp_pa
             loads_of_second.set()
         return load_image(ref, **options)
 
-    def generate(pixels: Pixels) -> tuple[MaskRecord, ...]:
+    def generate(pixels: Pixels) -> Found:
         in_model.append(1)
         assert sum(in_model) == 1, "two shards were in the model at once"
         # Would wait for ever if the second shard began to load only after the first.

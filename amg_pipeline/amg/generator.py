@@ -19,14 +19,13 @@ from amg_pipeline.amg.arguments import (
 from amg_pipeline.amg.boxes import is_box_near_crop_edge
 from amg_pipeline.amg.candidates import Candidates, concatenate_candidates
 from amg_pipeline.amg.crops import generate_crop_boxes
+from amg_pipeline.amg.found_masks import FoundMasks
 from amg_pipeline.amg.packed_masks import crop_packed
 from amg_pipeline.amg.point_grid import (
     RegionOfInterest,
     build_layer_point_grids,
     is_inside_region,
 )
-from amg_pipeline.amg.regions import remove_small_regions
-from amg_pipeline.amg.rle import encode_packed
 from amg_pipeline.amg.scores import (
     crop_scores,
     passes_predicted_iou,
@@ -119,6 +118,12 @@ class AutomaticMaskGenerator:
         self, image: NDArray[np.uint8], *, region_of_interest: RegionOfInterest | None = None
     ) -> tuple[MaskRecord, ...]:
         """Find the masks of an image; as `generate`, for use within the pipeline."""
+        return self.find(image, region_of_interest=region_of_interest).to_records()
+
+    def find(
+        self, image: NDArray[np.uint8], *, region_of_interest: RegionOfInterest | None = None
+    ) -> FoundMasks:
+        """Do the model's part of `generate_records`; what it returns does the rest without it."""
         height, width = check_image(image)
         settings = self._settings
         region = check_region(region_of_interest, height=height, width=width)
@@ -139,10 +144,7 @@ class AutomaticMaskGenerator:
         if len(crops) > 1:
             scores = crop_scores(found.crops)
             found = found.suppress(scores, threshold=settings.crop_nms_thresh, settings=settings)
-        if settings.min_mask_region_area > 0:
-            found = remove_small_regions(found, settings=settings, height=height, width=width)
-        records = _to_records(found, height=height, width=width)
-        return tuple(record for record in records if self._accepts_area(record))
+        return FoundMasks(found, settings, height=height, width=width)
 
     def _prompts(
         self, crops: Sequence[CropBox], region: RegionOfInterest | None
@@ -226,33 +228,9 @@ class AutomaticMaskGenerator:
             crops=(crop,) * len(kept),
         )
 
-    def _accepts_area(self, record: MaskRecord) -> bool:
-        settings, area = self._settings, record.rle.area
-        if area < settings.min_area:
-            return False
-        if settings.max_area is not None and area > settings.max_area:
-            return False
-        image_area = record.rle.height * record.rle.width
-        fraction = settings.max_area_fraction
-        return fraction >= 1 or area < fraction * image_area
-
 
 def _chunks(num_masks: int, crop: CropBox) -> Iterator[slice]:
     bytes_per_mask = crop.width * -(-crop.height // 8)
     size = max(1, _MAX_PACKED_BYTES // bytes_per_mask)
     for start in range(0, num_masks, size):
         yield slice(start, start + size)
-
-
-def _to_records(found: Candidates, *, height: int, width: int) -> Iterator[MaskRecord]:
-    for index, mask in enumerate(found.masks):
-        x0, y0, x1, y1 = found.boxes_xyxy[index].tolist()
-        x, y = found.points[index].tolist()
-        yield MaskRecord(
-            rle=encode_packed(mask, height=height, width=width),
-            box_xyxy=(x0, y0, x1, y1),
-            predicted_iou=float(found.predicted_iou[index]),
-            stability_score=float(found.stability_score[index]),
-            point_coords=(x, y),
-            crop_box=found.crops[index],
-        )

@@ -105,7 +105,8 @@ class GenerateMasks:
                 error_message=str(error),
             )
         height, width = pixels.shape[:2]
-        return ImageResult(ref, "ok", width=width, height=height, masks=self._generate(pixels))
+        masks = self._generate(pixels).to_records()
+        return ImageResult(ref, "ok", width=width, height=height, masks=masks)
 
 
 def _check(batch: Any, column: str) -> None:

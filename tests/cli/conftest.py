@@ -17,9 +17,9 @@ from amg_pipeline.cli import main, runs
 from amg_pipeline.config import WorkerSettings
 from amg_pipeline.distributed import cluster, driver
 from amg_pipeline.local_runner import run_locally
+from amg_pipeline.shard_runner import MaskGenerator
 from amg_pipeline.telemetry import ROOT_LOGGER
 from tests.photo_runs import (
-    MaskGenerator,
     accept,
     digest,
     make_threshold_generator,

@@ -13,10 +13,11 @@ import pytest
 from numpy.typing import NDArray
 
 from amg_pipeline.cli import runs
+from amg_pipeline.shard_runner import MaskGenerator
 from amg_pipeline.storage.object_store import ObjectStore
 from amg_pipeline.storage.run_directory import RunDirectory
 from tests.cli.conftest import Amg
-from tests.photo_runs import MaskGenerator, stored_masks, threshold_masks, write_photo
+from tests.photo_runs import stored_masks, threshold_masks, write_photo
 
 pytestmark = pytest.mark.usefixtures("fake_model")
 

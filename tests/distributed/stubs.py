@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from amg_pipeline.config import RunConfig
 from amg_pipeline.errors import WeightsError
-from amg_pipeline.records import DecodedImage, ImageRef, MaskRecord
+from amg_pipeline.records import DecodedImage, ImageRef
+from amg_pipeline.shard_runner import MaskGenerator
 from amg_pipeline.storage.images import load_image
-from tests.photo_runs import MaskGenerator, threshold_masks
+from tests.photo_runs import Found, threshold_masks
 
 _MIB = 2**20
 
@@ -36,7 +37,7 @@ class SlowGenerator:
     seconds: float
 
     def __call__(self, config: RunConfig) -> MaskGenerator:
-        def generate(pixels: NDArray[np.uint8]) -> tuple[MaskRecord, ...]:
+        def generate(pixels: NDArray[np.uint8]) -> Found:
             time.sleep(self.seconds)
             return threshold_masks(pixels)
 
@@ -60,7 +61,7 @@ def break_on_photos_4_to_7(config: RunConfig) -> MaskGenerator:
         for n in range(4, 8)
     ]
 
-    def generate(pixels: NDArray[np.uint8]) -> tuple[MaskRecord, ...]:
+    def generate(pixels: NDArray[np.uint8]) -> Found:
         if any(np.array_equal(pixels, photo) for photo in bad):
             raise RuntimeError("this image fails")
         return threshold_masks(pixels)
@@ -78,7 +79,7 @@ class BreakDeviceOnce:
         is_broken = not self.mark.exists()
         self.mark.touch()
 
-        def generate(pixels: NDArray[np.uint8]) -> tuple[MaskRecord, ...]:
+        def generate(pixels: NDArray[np.uint8]) -> Found:
             if is_broken:
                 raise RuntimeError("CUDA_ERROR_ILLEGAL_ADDRESS: an illegal memory access")
             return threshold_masks(pixels)

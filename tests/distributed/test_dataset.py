@@ -136,7 +136,7 @@ def test_settings_are_those_of_a_run_and_checked_like_them() -> None:
 @pytest.mark.parametrize("gpus", [0, 1])
 def test_an_actor_without_a_gpu_sees_none(local_ray: None, gpus: int) -> None:
     def seen_by() -> str | None:
-        GenerateMasks(make_generator=lambda config: lambda pixels: ())
+        GenerateMasks(make_generator=make_threshold_generator)
         return os.environ.get("CUDA_VISIBLE_DEVICES")
 
     seen = ray.get(ray.remote(seen_by).options(num_gpus=gpus).remote())

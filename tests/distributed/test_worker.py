@@ -32,11 +32,12 @@ from amg_pipeline.errors import (
 )
 from amg_pipeline.local_runner import run_locally
 from amg_pipeline.planning import Plan
-from amg_pipeline.records import DecodedImage, ImageRef, ImageResult, MaskRecord, Shard, ShardReport
+from amg_pipeline.records import DecodedImage, ImageRef, ImageResult, Shard, ShardReport
+from amg_pipeline.shard_runner import MaskGenerator
 from amg_pipeline.storage.images import load_image
 from amg_pipeline.storage.object_store import ObjectStore
 from tests.photo_runs import (
-    MaskGenerator,
+    Found,
     make_threshold_generator,
     plan_photos,
     stored_masks,
@@ -85,7 +86,7 @@ def loaded_worker(plan: Plan, *, end_process: Any = None, **options: Any) -> Sha
     return worker
 
 
-def generates(masks: Callable[[Pixels], tuple[MaskRecord, ...]]) -> Any:
+def generates(masks: MaskGenerator) -> Any:
     return lambda config: masks
 
 
@@ -140,7 +141,7 @@ def test_rows_are_told_while_the_shard_runs(plan: Plan) -> None:
     go_on = threading.Event()
     seen = []
 
-    def masks(pixels: Pixels) -> tuple[MaskRecord, ...]:
+    def masks(pixels: Pixels) -> Found:
         seen.append(pixels)
         if len(seen) == 2:
             assert go_on.wait(20)
@@ -148,7 +149,7 @@ def test_rows_are_told_while_the_shard_runs(plan: Plan) -> None:
 
     told = loaded_worker(plan, make_generator=generates(masks)).run_shard(shard_of(plan), {}, False)
     first = next(told)
-    assert RowDone("ok", len(threshold_masks(seen[0]))) in first
+    assert RowDone("ok", len(threshold_masks(seen[0]).records)) in first
     assert not any(isinstance(event, ShardReport) for event in first)
     go_on.set()
     assert isinstance(list(told)[-1][-1], ShardReport)
@@ -170,7 +171,7 @@ def test_a_second_shard_loads_while_the_first_has_the_model(plan: Plan) -> None:
             loaded.set()
         return load_image(ref, **options)
 
-    def masks(pixels: Pixels) -> tuple[MaskRecord, ...]:
+    def masks(pixels: Pixels) -> Found:
         assert go_on.wait(20)
         return threshold_masks(pixels)
 
@@ -296,7 +297,7 @@ def test_an_error_that_may_pass_is_left_to_the_shards_run(plan: Plan) -> None:
 
 
 def test_a_broken_accelerator_is_told_of_an_image_alone_too(plan: Plan) -> None:
-    def masks(pixels: Pixels) -> tuple[MaskRecord, ...]:
+    def masks(pixels: Pixels) -> Found:
         raise RuntimeError("CUDA_ERROR_ILLEGAL_ADDRESS")
 
     worker = loaded_worker(plan, make_generator=generates(masks))
@@ -313,7 +314,7 @@ def test_an_exception_of_the_model_fails_the_attempt_and_leaves_the_worker_usabl
 ) -> None:
     faults = [RuntimeError("no luck")]
 
-    def masks(pixels: Pixels) -> tuple[MaskRecord, ...]:
+    def masks(pixels: Pixels) -> Found:
         if faults:
             raise faults.pop()
         return threshold_masks(pixels)
@@ -328,7 +329,7 @@ def test_an_exception_of_the_model_fails_the_attempt_and_leaves_the_worker_usabl
 
 
 def test_a_device_fault_is_told_as_one(plan: Plan) -> None:
-    def masks(pixels: Pixels) -> tuple[MaskRecord, ...]:
+    def masks(pixels: Pixels) -> Found:
         raise RuntimeError("cudaErrorIllegalAddress: CUDA error")
 
     failure = failure_of(run(loaded_worker(plan, make_generator=generates(masks)), shard_of(plan)))
@@ -336,7 +337,7 @@ def test_a_device_fault_is_told_as_one(plan: Plan) -> None:
 
 
 def test_memory_of_the_device_is_an_error_until_the_last_attempt(plan: Plan) -> None:
-    def masks(pixels: Pixels) -> tuple[MaskRecord, ...]:
+    def masks(pixels: Pixels) -> Found:
         if pixels.shape[0] == 5:
             raise RuntimeError("RESOURCE_EXHAUSTED: out of memory")
         return threshold_masks(pixels)
@@ -418,7 +419,7 @@ def test_too_much_memory_is_told_and_ends_the_process(
     go_on, ended = threading.Event(), threading.Event()
     codes: list[int] = []
 
-    def masks(pixels: Pixels) -> tuple[MaskRecord, ...]:
+    def masks(pixels: Pixels) -> Found:
         guard.exceeded.set()
         assert go_on.wait(20)
         return threshold_masks(pixels)
@@ -443,7 +444,7 @@ def test_a_row_of_the_moment_in_which_memory_ran_out_stays_a_suspect(
     is_second = threading.Event()
     go_on = threading.Event()
 
-    def masks(pixels: Pixels) -> tuple[MaskRecord, ...]:
+    def masks(pixels: Pixels) -> Found:
         if is_second.is_set():
             assert go_on.wait(20)
         is_second.set()
@@ -461,7 +462,7 @@ def test_a_row_of_the_moment_in_which_memory_ran_out_stays_a_suspect(
 def test_an_image_that_is_done_with_too_much_memory_is_blamed_and_not_the_next_one(
     limited_plan: Plan, guard: _FakeGuard
 ) -> None:
-    def masks(pixels: Pixels) -> tuple[MaskRecord, ...]:
+    def masks(pixels: Pixels) -> Found:
         guard.exceeded.set()
         return threshold_masks(pixels)
 
@@ -478,7 +479,7 @@ def test_an_image_that_eats_memory_alone_does_not_have_to_end(
 ) -> None:
     go_on = threading.Event()
 
-    def masks(pixels: Pixels) -> tuple[MaskRecord, ...]:
+    def masks(pixels: Pixels) -> Found:
         guard.exceeded.set()
         assert go_on.wait(20)
         return threshold_masks(pixels)

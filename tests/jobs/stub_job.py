@@ -20,30 +20,35 @@ from amg_pipeline.config import RunConfig
 from amg_pipeline.distributed import driver
 
 
-def _find_nothing(pixels: Any) -> tuple[()]:
-    return ()
+class _Nothing:
+    def to_records(self) -> tuple[()]:
+        return ()
 
 
-def _take_a_second(pixels: Any) -> tuple[()]:
+def _find_nothing(pixels: Any) -> _Nothing:
+    return _Nothing()
+
+
+def _take_a_second(pixels: Any) -> _Nothing:
     time.sleep(1.0)
-    return ()
+    return _Nothing()
 
 
-def _fail_on_low_images(pixels: Any) -> tuple[()]:
+def _fail_on_low_images(pixels: Any) -> _Nothing:
     """Stand in for a model that fails on whole shards: the first two photos of each four."""
     if pixels.shape[0] <= 6:
         raise RuntimeError("this image is too low")
-    return ()
+    return _Nothing()
 
 
-STUBS: dict[str, Callable[[Any], tuple[()]]] = {
+STUBS: dict[str, Callable[[Any], _Nothing]] = {
     "good": _find_nothing,
     "slow": _take_a_second,
     "failing": _fail_on_low_images,
 }
 
 
-def _make(config: RunConfig, *, stub: str, notes: str) -> Callable[[Any], tuple[()]]:
+def _make(config: RunConfig, *, stub: str, notes: str) -> Callable[[Any], _Nothing]:
     seen = os.environ.get("CUDA_VISIBLE_DEVICES", "unset")
     Path(notes, f"worker-{os.getpid()}").write_text(seen)
     return STUBS[stub]
