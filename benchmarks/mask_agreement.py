@@ -153,8 +153,8 @@ def compare_masks(
         undecided[list(undecided_of(mask))] = True
         regions = (differing | undecided).reshape(width, height)
         excused = undecided | _undecided_regions(regions, undecided, min_region_area)
-        differing_pixels += np.count_nonzero(differing)
-        decided_pixels += np.count_nonzero(differing & ~excused)
+        differing_pixels += int(np.count_nonzero(differing))
+        decided_pixels += int(np.count_nonzero(differing & ~excused))
     errors = [
         max(
             abs(mask.predicted_iou - partner.predicted_iou),

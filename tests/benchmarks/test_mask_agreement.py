@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -65,6 +68,13 @@ def test_a_small_region_hangs_on_an_undecided_pixel(
     agreement = compare(joined, removed, (12, 30), min_region_area=min_region_area)
     assert agreement.differing_pixels == 51
     assert agreement.decided_pixels == decided
+
+
+def test_what_was_found_of_differing_masks_can_be_written_down(body: NDArray[np.bool_]) -> None:
+    other = body.copy()
+    other[0, 50] = True
+    found = asdict(compare(body, other, (0, 50)))
+    assert json.loads(json.dumps(found)) == found
 
 
 def test_a_small_region_that_hangs_on_nothing_is_decided(body: NDArray[np.bool_]) -> None:
