@@ -17,6 +17,8 @@ PIP_FLAGS := --quiet --disable-pip-version-check --no-compile
 CHAOS_RUNS ?= 20
 DEMO_OUT ?= amg-demo
 PYTEST_ARGS ?=
+# Processes of `make test`; each may load TensorFlow.
+TEST_WORKERS ?= 2
 PARITY_ARGS ?=
 BACKENDS_ARGS ?=
 SCALE_ARGS ?=
@@ -51,7 +53,8 @@ demo: $(VENV)/.runtime-installed ## Masks of the sample photos, with a page to l
 	$(BIN)/amg demo $(DEMO_OUT)
 
 test: $(VENV)/.dev-installed ## Run the tests with branch coverage
-	$(BIN)/python -m pytest --cov --cov-report=term $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses $(TEST_WORKERS) --dist loadfile \
+		--cov --cov-report=term $(PYTEST_ARGS)
 
 ray: $(VENV)/.dev-installed ## Run shards on a Ray of this machine
 	$(BIN)/python -m pytest -m "ray and not chaos" tests/distributed $(PYTEST_ARGS)
