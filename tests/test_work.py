@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from amg_pipeline import planning, shard_runner
+from amg_pipeline import planning
 from amg_pipeline.errors import StorageError, TransientStorageError
 from amg_pipeline.local_runner import run_locally
 from amg_pipeline.outcome import RunOutcome
 from amg_pipeline.planning import Plan
 from amg_pipeline.records import DecodedImage, ImageRef, ImageResult
+from amg_pipeline.shard_runner import runner
 from amg_pipeline.storage.images import load_image
 from amg_pipeline.storage.mask_table import decode_table, encode_table
 from amg_pipeline.storage.object_store import ObjectStore
@@ -60,7 +61,7 @@ def unreachable(monkeypatch: pytest.MonkeyPatch) -> Fail:
                 raise TransientStorageError("the store did not answer")
             return load_image(ref, **options)
 
-        monkeypatch.setattr(shard_runner, "load_image", load)
+        monkeypatch.setattr(runner, "load_image", load)
         return loaded
 
     return fail

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from amg_pipeline import shard_runner
 from amg_pipeline.errors import TransientStorageError
+from amg_pipeline.shard_runner import runner
 from amg_pipeline.storage.images import load_image
 from amg_pipeline.storage.mask_table import load_masks
 from tests.cli.conftest import Amg
@@ -24,7 +24,7 @@ def fail(names: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
             raise TransientStorageError("the store did not answer")
         return load_image(ref, **options)
 
-    monkeypatch.setattr(shard_runner, "load_image", load)
+    monkeypatch.setattr(runner, "load_image", load)
 
 
 @pytest.mark.parametrize("statuses", [["fetch_error,timeout"], ["timeout", "fetch_error"]])

@@ -12,22 +12,16 @@ soon as the other shard is through with it.
 
 from __future__ import annotations
 
-import logging
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import partial
 from threading import Lock
 from types import MappingProxyType
-from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
-from amg_pipeline.config import ImageSettings, RunConfig
+from amg_pipeline.config import ImageSettings
 from amg_pipeline.errors import (
     ConfigError,
     ImageError,
@@ -39,61 +33,26 @@ from amg_pipeline.records import (
     DecodedImage,
     ImageRef,
     ImageResult,
-    ImageStatus,
-    MaskRecord,
     Shard,
     ShardReport,
     is_settled,
 )
+from amg_pipeline.shard_runner.beside_model import Loaded, load_ahead, one_by_one
+from amg_pipeline.shard_runner.failed_images import (
+    failed_image,
+    image_out_of_memory,
+    image_without_masks,
+)
+from amg_pipeline.shard_runner.mask_generator import FoundMasks, MaskGenerator
 from amg_pipeline.storage.images import load_image
 from amg_pipeline.storage.mask_table import TableMetadata, decode_table, encode_table
 from amg_pipeline.storage.run_directory import RunDirectory
 from amg_pipeline.storage.stored_plan import StoredPlan
-from amg_pipeline.telemetry import StageTimer, log_event
+from amg_pipeline.telemetry import StageTimer
 
-_LOGGER = logging.getLogger(__name__)
-
-
-class FoundMasks(Protocol):
-    """The masks of an image, as far as the model is needed for them."""
-
-    def to_records(self) -> tuple[MaskRecord, ...]:
-        """Do the rest; may run in another thread, beside the model's work on the next image."""
-        ...
-
-
-#: From uint8 `(height, width, 3)` RGB to the masks of an image.
-MaskGenerator = Callable[[NDArray[np.uint8]], FoundMasks]
 OnImage = Callable[[ImageResult], None]
 #: As `storage.images.load_image`.
 ImageLoader = Callable[..., DecodedImage]
-
-#: How the backends say that a device's memory is full, by class name and by text. None of these
-#: errors is a MemoryError, and no backend is imported here.
-_MEMORY_CLASSES = frozenset({"ResourceExhaustedError", "OutOfMemoryError"})
-_MEMORY_CODE = "RESOURCE_EXHAUSTED"
-#: How the backends say that a device is broken until its process ends: every later call fails too.
-_BROKEN_DEVICE = (
-    "CUDA_ERROR",
-    "cudaError",
-    "CUDA error",
-    "CUDNN_STATUS_EXECUTION_FAILED",
-    "device-side assert",
-    "uncorrectable ECC",
-)
-#: Images that the model is through with and that have no row yet; bounds the masks in memory.
-_MOST_UNFINISHED = 2
-#: The same on every machine: backends' own messages name devices and sizes of free memory.
-_MEMORY_MESSAGE = "The image needs more memory than the worker has"
-
-
-@dataclass(frozen=True, slots=True)
-class _Loaded:
-    """An image whose pixels are there, or the row that it has without them."""
-
-    ref: ImageRef
-    image: DecodedImage | None = None
-    row: ImageResult | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +124,8 @@ class ShardRunner:
         started = time.perf_counter()
         results: list[ImageResult] = []
         kept = self._read_kept(shard)
-        images = self._load_ahead(shard, {**known, **kept}, timer, is_last_attempt)
+        load = partial(self._load, timer=timer, is_last_attempt=is_last_attempt)
+        images = load_ahead(shard.images, {**known, **kept}, load, threads=self._decode_threads)
 
         def finish(found: _Found | ImageResult) -> None:
             result = self._finish(found, timer, is_last_attempt)
@@ -173,7 +133,7 @@ class ShardRunner:
             if on_image is not None:
                 on_image(result)
 
-        with _one_by_one() as submit, closing(images), ExitStack() as model:
+        with one_by_one() as submit, closing(images), ExitStack() as model:
             has_model = False
             for loaded in images:
                 if not has_model:
@@ -225,68 +185,42 @@ class ShardRunner:
             )
         return {number: row for number, row in enumerate(rows) if number not in shard.redo}
 
-    def _load_ahead(
-        self,
-        shard: Shard,
-        known: Mapping[int, ImageResult],
-        timer: StageTimer,
-        is_last_attempt: bool,
-    ) -> Generator[_Loaded, None, None]:
-        """Load images in order, at most one per thread beyond the one in use."""
-        waiting: deque[Future[_Loaded]] = deque()
-        with ThreadPoolExecutor(self._decode_threads, thread_name_prefix="decode") as pool:
-            try:
-                for index, ref in enumerate(shard.images):
-                    if index in known:
-                        waiting.append(_finished(_Loaded(ref, row=known[index])))
-                    else:
-                        waiting.append(pool.submit(self._load, ref, timer, is_last_attempt))
-                    if len(waiting) > self._decode_threads:
-                        yield waiting.popleft().result()
-                while waiting:
-                    yield waiting.popleft().result()
-            finally:
-                pool.shutdown(wait=False, cancel_futures=True)
-
-    def _load(self, ref: ImageRef, timer: StageTimer, is_last_attempt: bool) -> _Loaded:
+    def _load(self, ref: ImageRef, timer: StageTimer, is_last_attempt: bool) -> Loaded:
         try:
             with timer.stage("load"):
-                image = self._load_image(
+                return self._load_image(
                     ref,
                     exif_orientation=self._images.exif_orientation,
                     max_pixels=self._images.max_pixels,
                 )
         except ImageError as error:
-            return _Loaded(ref, row=_failure(ref, error.status, error))
+            return failed_image(ref, error.status, error)
         except ConfigError as error:
             # A manifest may name a scheme that this machine cannot read. The error's own text holds
             # the address.
-            failure = _failure(ref, "fetch_error", error)
+            failure = failed_image(ref, "fetch_error", error)
             message = "The address's scheme must be one that can be read. Received: another one"
-            return _Loaded(ref, row=replace(failure, error_message=message))
+            return replace(failure, error_message=message)
         except TransientStorageError as error:
             if is_last_attempt:
-                return _Loaded(ref, row=_failure(ref, "fetch_error", error))
+                return failed_image(ref, "fetch_error", error)
             raise ShardError(f"Image {ref.image_id!r} could not be fetched: {error}") from error
         except MemoryError as error:
-            return _Loaded(ref, row=_out_of_memory(ref, error, is_last_attempt))
-        return _Loaded(ref, image=image)
+            return image_out_of_memory(ref, error, is_last_attempt)
 
     def _find(
-        self, loaded: _Loaded, timer: StageTimer, is_last_attempt: bool
+        self, loaded: Loaded, timer: StageTimer, is_last_attempt: bool
     ) -> _Found | ImageResult:
         """Do what needs the model; an image that it fails on, or that is settled, has its row."""
-        if loaded.image is None:
-            if loaded.row is None:
-                raise ShardError(f"Image {loaded.ref.image_id!r} was neither loaded nor refused")
-            return loaded.row
-        pixels = loaded.image.pixels
+        if isinstance(loaded, ImageResult):
+            return loaded
+        pixels = loaded.pixels
         height, width = pixels.shape[:2]
         try:
             with timer.stage("generate"):
                 return _Found(loaded.ref, height, width, self._generate(pixels))
         except Exception as error:
-            row = _row_of_fault(loaded.ref, error, is_last_attempt, size=(height, width))
+            row = image_without_masks(loaded.ref, error, is_last_attempt, size=(height, width))
             if row is None:
                 raise
             return row
@@ -302,43 +236,11 @@ class ShardRunner:
                 masks = found.masks.to_records()
         except Exception as error:
             size = (found.height, found.width)
-            row = _row_of_fault(found.ref, error, is_last_attempt, size=size)
+            row = image_without_masks(found.ref, error, is_last_attempt, size=size)
             if row is None:
                 raise
             return row
         return ImageResult(found.ref, "ok", width=found.width, height=found.height, masks=masks)
-
-
-@contextmanager
-def _one_by_one() -> Iterator[Callable[[Callable[[], None]], None]]:
-    """Run jobs in a thread, in order, a few waiting at most; none after one that failed.
-
-    Yields:
-        What takes a job. It and the end of the block raise what a job has raised.
-    """
-    unfinished: deque[Future[None]] = deque()
-
-    def run(job: Callable[[], None], before: Future[None] | None) -> None:
-        if before is not None:
-            before.result()
-        job()
-
-    def submit(job: Callable[[], None]) -> None:
-        before = unfinished[-1] if unfinished else None
-        unfinished.append(pool.submit(run, job, before))
-        while unfinished and (unfinished[0].done() or len(unfinished) > _MOST_UNFINISHED):
-            unfinished.popleft().result()
-
-    with ThreadPoolExecutor(1, thread_name_prefix="finish") as pool:
-        yield submit
-        for future in unfinished:
-            future.result()
-
-
-def _finished(loaded: _Loaded) -> Future[_Loaded]:
-    future: Future[_Loaded] = Future()
-    future.set_result(loaded)
-    return future
 
 
 def report_to_stats(report: ShardReport) -> dict[str, object]:
@@ -353,113 +255,6 @@ def report_to_stats(report: ShardReport) -> dict[str, object]:
         "finished_at": round(time.time(), 3),
         "stage_seconds": {name: round(s, 4) for name, s in report.stage_seconds.items()},
     }
-
-
-def make_mask_generator(config: RunConfig) -> MaskGenerator:
-    """Load the model of a run into this process and give its mask generator.
-
-    Imports Keras, so it must run after the process's devices are chosen.
-
-    Args:
-        config: Settings with everything resolved that is chosen when the plan is made.
-
-    Raises:
-        ConfigError: If the backend cannot be used in this process.
-        WeightsError: If the weights cannot be loaded.
-    """
-    from amg_pipeline.sam.backend import prepare_backend
-
-    model = config.model
-    is_strict = model.precision == "strict"
-    prepare_backend(
-        model.backend, intra_op_threads=model.intra_op_threads or 1, exact_float32=is_strict
-    )
-    from amg_pipeline.amg.generator import AutomaticMaskGenerator
-    from amg_pipeline.sam.model import SAM
-
-    sam = SAM.from_variant(
-        model.variant,
-        weights=model.weights or "default",
-        dtype="float32" if is_strict else "mixed_bfloat16",
-    )
-    generator = AutomaticMaskGenerator.from_settings(
-        sam, config.amg, encoder_batch_size=model.encoder_batch_size
-    )
-    return generator.find
-
-
-def _failure(ref: ImageRef, status: str, error: Exception) -> ImageResult:
-    checked: ImageStatus = status  # type: ignore[assignment]
-    return ImageResult(
-        ref,
-        checked,
-        error_type=type(error).__name__,
-        error_message=str(error)[:500],
-    )
-
-
-def is_device_fault(error: BaseException) -> bool:
-    """Tell whether an error, or what caused it, leaves the accelerator unusable to the process."""
-    if _is_memory_fault(error):
-        return False
-    causes = [error, *([error.__cause__] if error.__cause__ else [])]
-    return any(sign in str(cause) for cause in causes for sign in _BROKEN_DEVICE)
-
-
-def _is_memory_fault(error: BaseException) -> bool:
-    return (
-        isinstance(error, MemoryError)
-        or type(error).__name__ in _MEMORY_CLASSES
-        or _MEMORY_CODE in str(error)
-    )
-
-
-def _row_of_fault(
-    ref: ImageRef, error: Exception, is_last_attempt: bool, *, size: tuple[int, int]
-) -> ImageResult | None:
-    """Give the row of an image whose masks could not be made; None if the attempt has failed."""
-    if _is_memory_fault(error):
-        return _out_of_memory(ref, error, is_last_attempt, size=size)
-    if not is_last_attempt or is_device_fault(error):
-        return None
-    # One image that the model fails on must not cost the others of its shard their rows.
-    return _model_failure(ref, error, size=size)
-
-
-def _out_of_memory(
-    ref: ImageRef,
-    error: Exception,
-    is_last_attempt: bool,
-    *,
-    size: tuple[int, int] | None = None,
-) -> ImageResult:
-    """Give the row of an image that does not fit into memory, unless another try is left."""
-    if not is_last_attempt:
-        raise ShardError(f"Image {ref.image_id!r}: {_MEMORY_MESSAGE}: {error}") from error
-    height, width = size or (None, None)
-    return ImageResult(
-        ref,
-        "out_of_memory",
-        width=width,
-        height=height,
-        error_type=MemoryError.__name__,
-        error_message=_MEMORY_MESSAGE,
-    )
-
-
-def _model_failure(ref: ImageRef, error: Exception, *, size: tuple[int, int]) -> ImageResult:
-    log_event(
-        _LOGGER, logging.ERROR, "the model failed on an image", cause=error, image_id=ref.image_id
-    )
-    return ImageResult(
-        ref,
-        "crash",
-        width=size[1],
-        height=size[0],
-        error_type=type(error).__name__,
-        # The error's own text may hold addresses and figures of the moment; the log has it.
-        error_message="The model must come through every image. Received: an exception",
-    )
 
 
 def _refuse_broken_model(results: list[ImageResult]) -> None:
