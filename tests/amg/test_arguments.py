@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from amg_pipeline import config
 from amg_pipeline.amg.arguments import (
     POSITIONAL_SETTINGS,
     check_image,
@@ -15,7 +14,7 @@ from amg_pipeline.amg.arguments import (
     merge_positional,
     resolve_model,
 )
-from amg_pipeline.config import AmgSettings
+from amg_pipeline.config import AmgSettings, amg_settings, resolution
 from amg_pipeline.errors import ConfigError
 from tests.fakes import DiscModel, DiscSegmenter
 
@@ -91,7 +90,7 @@ def test_models_defaults_apply_below_the_callers_settings():
     _, settings = resolve_model(
         DiscSegmenter([], variant="tiny"), {"pred_iou_thresh": 0.7}, encoder_batch_size=1
     )
-    tiny = config.amg_settings("tiny")
+    tiny = amg_settings("tiny")
     assert settings.pred_iou_thresh == 0.7
     assert settings.stability_score_thresh == tiny.stability_score_thresh
 
@@ -104,7 +103,7 @@ def test_factory_is_asked_for_the_batch_sizes():
 
 
 def test_factory_is_asked_again_if_the_models_own_batch_differs(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(config, "_AMG_DEFAULTS", {"big": {"points_per_batch": 128}})
+    monkeypatch.setattr(resolution, "_AMG_DEFAULTS", {"big": {"points_per_batch": 128}})
     model = DiscModel([], variant="big")
     segmenter, settings = resolve_model(model, {}, encoder_batch_size=1)
     assert settings.points_per_batch == 128
