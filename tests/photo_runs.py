@@ -53,6 +53,18 @@ def make_threshold_generator(config: RunConfig) -> MaskGenerator:
     return threshold_masks
 
 
+def failing(at: int, error: BaseException) -> MaskGenerator:
+    """Fail from the n-th image on, counted from 0."""
+    calls = iter(range(10_000))
+
+    def generate(pixels: NDArray[np.uint8]) -> Found:
+        if next(calls) >= at:
+            raise error
+        return threshold_masks(pixels)
+
+    return generate
+
+
 def digest(variant: str, weights: str | None) -> str:
     """Stand in for the digest of weights."""
     return "ab" * 32
@@ -77,3 +89,9 @@ def stored_masks(out: object) -> dict[str, bytes]:
     """Everything in `masks/`, unfinished writes left out."""
     store = ObjectStore.open(str(out))
     return {info.key: store.read(info.key) for info in store.list("masks/")}
+
+
+def everything_in(folder: object) -> dict[str, bytes]:
+    """Everything below a folder but unfinished writes, which nothing refers to."""
+    store = ObjectStore.open(str(folder))
+    return {info.key: store.read(info.key) for info in store.list()}

@@ -15,9 +15,10 @@ from amg_pipeline.storage.mask_table import load_masks
 from amg_pipeline.storage.object_store import ObjectStore
 from amg_pipeline.storage.run_directory import RunDirectory
 from amg_pipeline.storage.stored_plan import StoredPlan
+from tests.photo_runs import everything_in
+from tests.plans import finish, plan_run
 from tests.storage.doubles import Killed, MortalFiles
 from tests.storage.tars import make_tar
-from tests.test_planning import contents, finish, plan_run
 
 Shards = dict[int, list[str]]
 
@@ -63,7 +64,7 @@ def test_new_images_are_new_shards(photos: Path, out: Path) -> None:
     first = plan_run(photos, out)
     assert shards(first) == BEFORE
     finish(first)
-    done = contents(out / "masks")
+    done = everything_in(out / "masks")
     add(photos, "a.jpg", "m10.jpg", "z.jpg", "m5b.jpg", "n.jpg")
     extended = plan_run(photos, out, extend=True)
     expected = {**BEFORE, 3: ["a.jpg", "m10.jpg", "m5b.jpg", "n.jpg"], 4: ["z.jpg"]}
@@ -76,7 +77,7 @@ def test_new_images_are_new_shards(photos: Path, out: Path) -> None:
     )
     assert extended.run_directory.committed(extended.stored) == {0, 1, 2}
     finish(extended)
-    now = contents(out / "masks")
+    now = everything_in(out / "masks")
     assert {key: now[key] for key in done} == done
     assert load_masks(str(out)).count_rows() == 15
     assert list(extended.run_directory.verify(extended.stored)) == []
@@ -95,10 +96,10 @@ def test_editions_follow_one_another(photos: Path, out: Path) -> None:
 
 def test_without_new_images_nothing_is_written(photos: Path, out: Path) -> None:
     finish(plan_run(photos, out))
-    before = contents(out)
+    before = everything_in(out)
     (photos / "m3.jpg").unlink()
     assert shards(plan_run(photos, out, extend=True)) == BEFORE
-    assert contents(out) == before
+    assert everything_in(out) == before
 
 
 def test_without_the_option_nothing_is_listed(photos: Path, out: Path) -> None:
@@ -113,12 +114,12 @@ def test_first_run_lists_everything(photos: Path, out: Path) -> None:
 
 def test_dry_run_counts_and_writes_nothing(photos: Path, out: Path) -> None:
     finish(plan_run(photos, out))
-    before = contents(out)
+    before = everything_in(out)
     add(photos, "z.jpg")
     plan = plan_run(photos, out, extend=True, dry_run=True)
     assert (plan.num_images, plan.num_shards) == (11, 4)
     assert plan.run_directory.committed(plan.stored) == {0, 1, 2}
-    assert contents(out) == before
+    assert everything_in(out) == before
 
 
 def test_run_is_not_a_success_until_the_new_shards_are_done(photos: Path, out: Path) -> None:

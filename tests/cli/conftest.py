@@ -22,6 +22,7 @@ from amg_pipeline.telemetry import ROOT_LOGGER
 from tests.photo_runs import (
     accept,
     digest,
+    failing,
     make_threshold_generator,
     threshold_masks,
     write_photos,
@@ -94,6 +95,18 @@ def fake_model(use_generator: Callable[[MaskGenerator], None]) -> None:
 def photos(tmp_path: Path) -> Path:
     """Seven photos."""
     return write_photos(tmp_path / "in", 7)
+
+
+@pytest.fixture
+def half_done(
+    amg: Amg, use_generator: Callable[[MaskGenerator], None], photos: Path, tmp_path: Path
+) -> Path:
+    """A run of 4 shards that was interrupted in the third; one image is damaged."""
+    (photos / "001.png").write_bytes(b"")
+    use_generator(failing(3, KeyboardInterrupt()))
+    ended = amg("run", photos, tmp_path / "out", "--local", "--shard-size", 2)
+    assert ended.code == 130
+    return tmp_path / "out"
 
 
 @pytest.fixture

@@ -1,44 +1,22 @@
-"""plan, run, status, verify, report and demo, with masks by a threshold instead of a model."""
+"""plan and run, with masks by a threshold instead of a model."""
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from amg_pipeline.cli import runs
 from amg_pipeline.shard_runner import MaskGenerator
-from amg_pipeline.storage.object_store import ObjectStore
-from amg_pipeline.storage.run_directory import RunDirectory
 from tests.cli.conftest import Amg
-from tests.photo_runs import stored_masks, threshold_masks, write_photo
+from tests.photo_runs import everything_in, failing, stored_masks, threshold_masks
 
 pytestmark = pytest.mark.usefixtures("fake_model")
 
 UseGenerator = Callable[[MaskGenerator], None]
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    store = ObjectStore.open(str(folder))
-    return {info.key: store.read(info.key) for info in store.list()}
-
-
-def failing(at: int, error: BaseException) -> MaskGenerator:
-    """Fail from the n-th image on, counted from 0."""
-    calls = iter(range(10_000))
-
-    def generate(pixels: NDArray[np.uint8]) -> Any:
-        if next(calls) >= at:
-            raise error
-        return threshold_masks(pixels)
-
-    return generate
 
 
 # Plan
@@ -71,7 +49,7 @@ def test_dry_run_of_force_touches_nothing_and_counts_nothing_as_done(
     amg: Amg, photos: Path, tmp_path: Path
 ) -> None:
     amg("run", photos, tmp_path / "out", "--local")
-    before = contents(tmp_path / "out")
+    before = everything_in(tmp_path / "out")
 
     resumed = amg("plan", photos, tmp_path / "out", "--dry-run")
     forced = amg("plan", photos, tmp_path / "out", "--dry-run", "--force")
@@ -83,7 +61,7 @@ def test_dry_run_of_force_touches_nothing_and_counts_nothing_as_done(
     assert "1 shard: 1 done, 0 to do" in resumed.out
     assert "1 shard: 1 done, 0 to do" in forced.out
     assert "1 shard: 0 done, 1 to do" in changed.out
-    assert contents(tmp_path / "out") == before
+    assert everything_in(tmp_path / "out") == before
 
 
 def test_run_takes_up_the_plan_of_plan(amg: Amg, photos: Path, tmp_path: Path) -> None:
@@ -280,14 +258,14 @@ def test_output_of_somebody_else_is_refused(amg: Amg, photos: Path, tmp_path: Pa
         assert "OUTPUT must be empty or the output of a run" in ended.err
         assert "'thesis.tex'" in ended.err
         assert ended.err.count("\n") == 1
-    assert contents(tmp_path / "out") == {"thesis.tex": b"years of work"}
+    assert everything_in(tmp_path / "out") == {"thesis.tex": b"years of work"}
 
 
 def test_other_settings_are_refused_with_their_names(
     amg: Amg, photos: Path, tmp_path: Path
 ) -> None:
     amg("run", photos, tmp_path / "out", "--local")
-    before = contents(tmp_path / "out")
+    before = everything_in(tmp_path / "out")
 
     ended = amg(
         *("run", photos, tmp_path / "out", "--local"),
@@ -299,12 +277,12 @@ def test_other_settings_are_refused_with_their_names(
     assert "output.shard_size was 128, asked for 3" in ended.err
     assert "--force" in ended.err
     assert ended.err.count("\n") == 1
-    assert contents(tmp_path / "out") == before
+    assert everything_in(tmp_path / "out") == before
 
 
 def test_force_starts_afresh_and_keeps_the_old_run(amg: Amg, photos: Path, tmp_path: Path) -> None:
     amg("run", photos, tmp_path / "out", "--local")
-    before = contents(tmp_path / "out")
+    before = everything_in(tmp_path / "out")
 
     ended = amg(
         *("run", photos, tmp_path / "out", "--local", "--force"),
@@ -314,7 +292,7 @@ def test_force_starts_afresh_and_keeps_the_old_run(amg: Amg, photos: Path, tmp_p
     assert ended.code == 0
     assert len(stored_masks(tmp_path / "out")) == 3
     [old] = (tmp_path / "out" / "_old").iterdir()
-    assert contents(old) == before
+    assert everything_in(old) == before
 
 
 def test_run_goes_through_ray_and_gives_the_local_runs_bytes(
@@ -331,181 +309,3 @@ def test_run_goes_through_ray_and_gives_the_local_runs_bytes(
     assert stored_masks(tmp_path / "ray") == stored_masks(tmp_path / "local")
     last = ended.out.splitlines()[-1]
     assert last.replace("/ray", "/local") == local.out.splitlines()[-1]
-
-
-# Status and verify
-
-
-@pytest.fixture
-def half_done(amg: Amg, use_generator: UseGenerator, photos: Path, tmp_path: Path) -> Path:
-    """A run of 4 shards that was interrupted in the third; one image is damaged."""
-    (photos / "001.png").write_bytes(b"")
-    use_generator(failing(3, KeyboardInterrupt()))
-    ended = amg("run", photos, tmp_path / "out", "--local", "--shard-size", 2)
-    assert ended.code == 130
-    return tmp_path / "out"
-
-
-def test_status_of_a_run_that_is_half_done(amg: Amg, half_done: Path) -> None:
-    ended = amg("status", half_done)
-
-    masks = json.loads(amg("status", half_done, "--json").out)["masks"]
-    assert ended.code == 0
-    *lines, rate = ended.out.splitlines()
-    assert lines == [
-        "shards  2 of 4 done",
-        "images  4 of 7 done (1 decode_error, 3 ok)",
-        f"masks   {masks}",
-    ]
-    assert re.fullmatch(r"rate    [0-9.]+ images/s, [0-9]+ s left", rate)
-
-
-def test_status_as_json(amg: Amg, half_done: Path) -> None:
-    ended = amg("status", half_done, "--json")
-
-    status = json.loads(ended.out)
-    plan = json.loads((half_done / "_amg" / "plan.json").read_bytes())
-    assert ended.code == 0
-    assert status.pop("masks") >= 9
-    assert status.pop("seconds_left") == pytest.approx(3 / status.pop("images_per_second"))
-    assert status == {
-        "shards": {"total": 4, "done": 2, "to_do": 2},
-        "images": {
-            "total": 7,
-            "done": 4,
-            "to_do": 3,
-            "by_status": {"decode_error": 1, "ok": 3},
-            "unsettled": 0,
-        },
-        "failed_attempts": {},
-        "fingerprint": plan["fingerprint"],
-    }
-
-
-def test_status_names_failed_attempts_at_what_is_not_done(amg: Amg, half_done: Path) -> None:
-    directory = RunDirectory.open(str(half_done))
-    directory.write_attempt(0, {"reason": "crash"})  # done since
-    for reason in ("error", "timeout", "error"):
-        directory.write_attempt(3, {"reason": reason})
-
-    assert json.loads(amg("status", half_done, "--json").out)["failed_attempts"] == {
-        "error": 2,
-        "timeout": 1,
-    }
-    assert "failed  2 error, 1 timeout (attempts" in amg("status", half_done).out
-
-
-def test_status_of_a_plan_alone(amg: Amg, photos: Path, tmp_path: Path) -> None:
-    amg("plan", photos, tmp_path / "out")
-
-    assert amg("status", tmp_path / "out").out.splitlines() == [
-        "shards  0 of 1 done",
-        "images  0 of 7 done (none)",
-        "masks   0",
-    ]
-
-
-@pytest.mark.parametrize("command", ["status", "verify", "report"])
-def test_folder_that_is_no_output_is_refused(amg: Amg, tmp_path: Path, command: str) -> None:
-    ended = amg(command, tmp_path, *([tmp_path / "page"] if command == "report" else []))
-
-    assert ended.code == 2
-    assert ended.err.startswith("amg: OUTPUT must be the output of a run")
-    assert ended.err.count("\n") == 1
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_verify_of_sound_shards(amg: Amg, half_done: Path) -> None:
-    ended = amg("verify", half_done)
-
-    assert ended.code == 0
-    assert ended.out == "2 shards of 4 committed and sound\n"
-
-
-def test_verify_names_the_damaged_shard(amg: Amg, half_done: Path) -> None:
-    first, second = sorted((half_done / "masks").iterdir())
-    first.write_bytes(second.read_bytes())
-
-    ended = amg("verify", half_done)
-
-    assert ended.code == 1
-    assert all(line.startswith(f"masks/{first.name}: ") for line in ended.out.splitlines())
-    assert ended.last_line == f"amg: 2 problems in 2 shards of {half_done}"
-
-
-def test_verify_names_a_truncated_shard(amg: Amg, half_done: Path) -> None:
-    path = min((half_done / "masks").iterdir())
-    path.write_bytes(path.read_bytes()[:-50])
-
-    ended = amg("verify", half_done)
-
-    assert ended.code == 1
-    assert ended.out.startswith(f"masks/{path.name}: A mask table must be a complete Parquet file")
-    assert ended.last_line == f"amg: 1 problem in 2 shards of {half_done}"
-
-
-def test_status_of_a_truncated_shard_points_to_verify(amg: Amg, half_done: Path) -> None:
-    path = min((half_done / "masks").iterdir())
-    path.write_bytes(path.read_bytes()[:-50])
-
-    ended = amg("status", half_done)
-
-    assert ended.code == 1
-    assert "Find the damaged one with `amg verify`" in ended.err
-
-
-# Pages
-
-
-def test_report_writes_a_page(amg: Amg, half_done: Path, tmp_path: Path) -> None:
-    ended = amg("report", half_done, tmp_path / "page", "--limit", 2)
-
-    page = tmp_path / "page" / "index.html"
-    assert ended.code == 0
-    assert ended.out == f"{page}\n"
-    text = page.read_text(encoding="utf-8")
-    assert f"Masks of {half_done}" in text
-    assert "2 more images not shown here" in text
-    assert len(list((tmp_path / "page" / "images").glob("*-masks.jpg"))) == 1
-
-
-def test_report_to_a_place_that_cannot_be_written_is_one_line(
-    amg: Amg, half_done: Path, tmp_path: Path
-) -> None:
-    (tmp_path / "file").touch()
-
-    ended = amg("report", half_done, tmp_path / "file" / "page")
-
-    assert ended.code == 1
-    assert ended.err.startswith("amg: ")
-    assert str(tmp_path / "file") in ended.err
-    assert ended.err.count("\n") == 1
-
-
-def test_demo_makes_masks_and_a_page(
-    amg: Amg,
-    ray_is_real: list[object],
-    photos: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(runs, "PHOTOS_FOLDER", photos)
-    monkeypatch.chdir(tmp_path)
-
-    ended = amg("demo")
-
-    page = tmp_path / "amg-demo" / "report" / "index.html"
-    assert ended.code == 0
-    lines = ended.out.splitlines()
-    assert lines[0].startswith("7 images, 0.0 MiB, 4 shards: 0 done, 4 to do")
-    assert lines[1] == "Parquet: amg-demo/run/masks"
-    assert lines[2] == f"page:    {page.as_uri()}"
-    assert lines[3].startswith("7 images, ")
-    assert "Masks of the sample photos" in page.read_text(encoding="utf-8")
-    assert len(list((tmp_path / "amg-demo" / "run" / "masks").iterdir())) == 4
-    assert amg("demo", "amg-demo").code == 0
-
-    write_photo(photos / "more.png")
-    monkeypatch.setattr(runs, "__version__", "99.0.0")
-    assert "pass --force" in amg("demo", "amg-demo").err
-    assert amg("demo", "amg-demo", "--force").out.startswith("8 images")

@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import pickle
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from amg_pipeline.config import RunConfig
 from amg_pipeline.distributed import worker as worker_module
-from amg_pipeline.distributed.memory_guard import MemoryGuard
 from amg_pipeline.distributed.worker import (
     AttemptFailed,
     RowDone,
     ShardWorker,
     WorkerEvent,
-    WorkerSetup,
 )
 from amg_pipeline.errors import (
     ConfigError,
@@ -32,10 +26,19 @@ from amg_pipeline.errors import (
 )
 from amg_pipeline.local_runner import run_locally
 from amg_pipeline.planning import Plan
-from amg_pipeline.records import DecodedImage, ImageRef, ImageResult, Shard, ShardReport
+from amg_pipeline.records import DecodedImage, ImageRef, ImageResult, ShardReport
 from amg_pipeline.shard_runner import MaskGenerator
 from amg_pipeline.storage.images import load_image
 from amg_pipeline.storage.object_store import ObjectStore
+from tests.distributed.workers import (
+    Pixels,
+    failure_of,
+    generates,
+    loaded_worker,
+    run,
+    setup_of,
+    shard_of,
+)
 from tests.photo_runs import (
     Found,
     make_threshold_generator,
@@ -44,8 +47,6 @@ from tests.photo_runs import (
     threshold_masks,
     write_photos,
 )
-
-Pixels = NDArray[np.uint8]
 
 
 @pytest.fixture(autouse=True)
@@ -60,55 +61,6 @@ def plan(tmp_path: Path) -> Plan:
     folder = write_photos(tmp_path / "in", 8)
     (folder / "001.png").write_bytes(b"no image")
     return plan_photos(folder, tmp_path / "out", shard_size=4)
-
-
-def setup_of(
-    plan: Plan,
-    *,
-    make_generator: Callable[[RunConfig], MaskGenerator] = make_threshold_generator,
-    load: Any = None,
-) -> WorkerSetup:
-    return WorkerSetup(
-        output_uri=plan.run_directory.uri,
-        plan=plan.stored,
-        metadata=plan.table_metadata,
-        config=plan.config,
-        make_generator=make_generator,
-        load=load,
-    )
-
-
-def loaded_worker(plan: Plan, *, end_process: Any = None, **options: Any) -> ShardWorker:
-    worker = ShardWorker(
-        setup_of(plan, **options), end_process=end_process or (lambda code: pytest.fail("ended"))
-    )
-    worker.load_model()
-    return worker
-
-
-def generates(masks: MaskGenerator) -> Any:
-    return lambda config: masks
-
-
-def shard_of(plan: Plan, number: int = 0) -> Shard:
-    return list(plan.run_directory.shards(plan.stored))[number]
-
-
-def run(
-    worker: ShardWorker,
-    shard: Shard,
-    known: Mapping[int, ImageResult] | None = None,
-    *,
-    is_last_attempt: bool = False,
-) -> list[WorkerEvent]:
-    return [
-        event for news in worker.run_shard(shard, known or {}, is_last_attempt) for event in news
-    ]
-
-
-def failure_of(events: list[WorkerEvent]) -> AttemptFailed:
-    assert isinstance(events[-1], AttemptFailed)
-    return events[-1]
 
 
 # A shard that goes well
@@ -384,129 +336,6 @@ def test_a_model_that_cannot_be_made_is_raised(plan: Plan, error: Exception) -> 
     worker = ShardWorker(setup_of(plan, make_generator=fail))
     with pytest.raises(type(error), match=str(error)):
         worker.load_model()
-
-
-# Memory
-
-
-class _FakeGuard:
-    """Too much memory when the test says so."""
-
-    def __init__(self, limit_bytes: int) -> None:
-        self.exceeded = threading.Event()
-
-    def refuse_start(self) -> None:
-        pass
-
-
-@pytest.fixture
-def guard(monkeypatch: pytest.MonkeyPatch) -> Iterator[_FakeGuard]:
-    guard = _FakeGuard(0)
-    monkeypatch.setattr(worker_module, "MemoryGuard", lambda limit: guard)
-    monkeypatch.setattr(worker_module, "_LAST_WORDS_SECONDS", 0.01)
-    return guard
-
-
-@pytest.fixture
-def limited_plan(tmp_path: Path) -> Plan:
-    folder = write_photos(tmp_path / "in", 4)
-    return plan_photos(folder, tmp_path / "out", "workers.memory_limit_bytes=1", shard_size=4)
-
-
-def test_too_much_memory_is_told_and_ends_the_process(
-    limited_plan: Plan, guard: _FakeGuard
-) -> None:
-    go_on, ended = threading.Event(), threading.Event()
-    codes: list[int] = []
-
-    def masks(pixels: Pixels) -> Found:
-        guard.exceeded.set()
-        assert go_on.wait(20)
-        return threshold_masks(pixels)
-
-    def end(code: int) -> None:
-        codes.append(code)
-        ended.set()
-
-    worker = loaded_worker(limited_plan, make_generator=generates(masks), end_process=end)
-    events = run(worker, shard_of(limited_plan))
-    assert ended.wait(20)
-    go_on.set()
-    assert [failure_of(events).reason, len(events)] == ["out_of_memory", 1]
-    assert codes[0] != 0
-
-
-def test_a_row_of_the_moment_in_which_memory_ran_out_stays_a_suspect(
-    limited_plan: Plan, guard: _FakeGuard
-) -> None:
-    """An image may be done before the guard's finding is seen: its row is not told, so that it is
-    among the suspects."""
-    is_second = threading.Event()
-    go_on = threading.Event()
-
-    def masks(pixels: Pixels) -> Found:
-        if is_second.is_set():
-            assert go_on.wait(20)
-        is_second.set()
-        guard.exceeded.set()
-        return threshold_masks(pixels)
-
-    worker = loaded_worker(
-        limited_plan, make_generator=generates(masks), end_process=lambda code: None
-    )
-    events = run(worker, shard_of(limited_plan))
-    go_on.set()
-    assert [type(event) for event in events] == [AttemptFailed]
-
-
-def test_an_image_that_is_done_with_too_much_memory_is_blamed_and_not_the_next_one(
-    limited_plan: Plan, guard: _FakeGuard
-) -> None:
-    def masks(pixels: Pixels) -> Found:
-        guard.exceeded.set()
-        return threshold_masks(pixels)
-
-    worker = loaded_worker(
-        limited_plan, make_generator=generates(masks), end_process=lambda code: None
-    )
-    outcome = worker.try_image(0, 0, shard_of(limited_plan).images[0])
-    assert isinstance(outcome, AttemptFailed)
-    assert outcome.reason == "out_of_memory"
-
-
-def test_an_image_that_eats_memory_alone_does_not_have_to_end(
-    limited_plan: Plan, guard: _FakeGuard
-) -> None:
-    go_on = threading.Event()
-
-    def masks(pixels: Pixels) -> Found:
-        guard.exceeded.set()
-        assert go_on.wait(20)
-        return threshold_masks(pixels)
-
-    worker = loaded_worker(
-        limited_plan, make_generator=generates(masks), end_process=lambda code: None
-    )
-    started = time.monotonic()
-    outcome = worker.try_image(0, 0, shard_of(limited_plan).images[0])
-    assert time.monotonic() - started < 15
-    go_on.set()
-    assert isinstance(outcome, AttemptFailed)
-    assert outcome.reason == "out_of_memory"
-
-
-def test_a_limit_that_the_model_alone_exceeds_is_refused_at_once(limited_plan: Plan) -> None:
-    worker = ShardWorker(setup_of(limited_plan))
-    with pytest.raises(ConfigError, match="leave room beside the model"):
-        worker.load_model()
-
-
-def test_no_limit_means_no_guard(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(limit: int) -> MemoryGuard:
-        pytest.fail("a guard without a limit")
-
-    monkeypatch.setattr(worker_module, "MemoryGuard", refuse)
-    loaded_worker(plan)
 
 
 # What travels

@@ -1,0 +1,128 @@
+"""status and verify: what is told of a run from its output alone."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from amg_pipeline.shard_runner import MaskGenerator
+from amg_pipeline.storage.run_directory import RunDirectory
+from tests.cli.conftest import Amg
+
+pytestmark = pytest.mark.usefixtures("fake_model")
+
+UseGenerator = Callable[[MaskGenerator], None]
+
+pytestmark = pytest.mark.usefixtures("fake_model")
+
+
+def test_status_of_a_run_that_is_half_done(amg: Amg, half_done: Path) -> None:
+    ended = amg("status", half_done)
+
+    masks = json.loads(amg("status", half_done, "--json").out)["masks"]
+    assert ended.code == 0
+    *lines, rate = ended.out.splitlines()
+    assert lines == [
+        "shards  2 of 4 done",
+        "images  4 of 7 done (1 decode_error, 3 ok)",
+        f"masks   {masks}",
+    ]
+    assert re.fullmatch(r"rate    [0-9.]+ images/s, [0-9]+ s left", rate)
+
+
+def test_status_as_json(amg: Amg, half_done: Path) -> None:
+    ended = amg("status", half_done, "--json")
+
+    status = json.loads(ended.out)
+    plan = json.loads((half_done / "_amg" / "plan.json").read_bytes())
+    assert ended.code == 0
+    assert status.pop("masks") >= 9
+    assert status.pop("seconds_left") == pytest.approx(3 / status.pop("images_per_second"))
+    assert status == {
+        "shards": {"total": 4, "done": 2, "to_do": 2},
+        "images": {
+            "total": 7,
+            "done": 4,
+            "to_do": 3,
+            "by_status": {"decode_error": 1, "ok": 3},
+            "unsettled": 0,
+        },
+        "failed_attempts": {},
+        "fingerprint": plan["fingerprint"],
+    }
+
+
+def test_status_names_failed_attempts_at_what_is_not_done(amg: Amg, half_done: Path) -> None:
+    directory = RunDirectory.open(str(half_done))
+    directory.write_attempt(0, {"reason": "crash"})  # done since
+    for reason in ("error", "timeout", "error"):
+        directory.write_attempt(3, {"reason": reason})
+
+    assert json.loads(amg("status", half_done, "--json").out)["failed_attempts"] == {
+        "error": 2,
+        "timeout": 1,
+    }
+    assert "failed  2 error, 1 timeout (attempts" in amg("status", half_done).out
+
+
+def test_status_of_a_plan_alone(amg: Amg, photos: Path, tmp_path: Path) -> None:
+    amg("plan", photos, tmp_path / "out")
+
+    assert amg("status", tmp_path / "out").out.splitlines() == [
+        "shards  0 of 1 done",
+        "images  0 of 7 done (none)",
+        "masks   0",
+    ]
+
+
+@pytest.mark.parametrize("command", ["status", "verify", "report"])
+def test_folder_that_is_no_output_is_refused(amg: Amg, tmp_path: Path, command: str) -> None:
+    ended = amg(command, tmp_path, *([tmp_path / "page"] if command == "report" else []))
+
+    assert ended.code == 2
+    assert ended.err.startswith("amg: OUTPUT must be the output of a run")
+    assert ended.err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_verify_of_sound_shards(amg: Amg, half_done: Path) -> None:
+    ended = amg("verify", half_done)
+
+    assert ended.code == 0
+    assert ended.out == "2 shards of 4 committed and sound\n"
+
+
+def test_verify_names_the_damaged_shard(amg: Amg, half_done: Path) -> None:
+    first, second = sorted((half_done / "masks").iterdir())
+    first.write_bytes(second.read_bytes())
+
+    ended = amg("verify", half_done)
+
+    assert ended.code == 1
+    assert all(line.startswith(f"masks/{first.name}: ") for line in ended.out.splitlines())
+    assert ended.last_line == f"amg: 2 problems in 2 shards of {half_done}"
+
+
+def test_verify_names_a_truncated_shard(amg: Amg, half_done: Path) -> None:
+    path = min((half_done / "masks").iterdir())
+    path.write_bytes(path.read_bytes()[:-50])
+
+    ended = amg("verify", half_done)
+
+    assert ended.code == 1
+    assert ended.out.startswith(f"masks/{path.name}: A mask table must be a complete Parquet file")
+    assert ended.last_line == f"amg: 1 problem in 2 shards of {half_done}"
+
+
+def test_status_of_a_truncated_shard_points_to_verify(amg: Amg, half_done: Path) -> None:
+    path = min((half_done / "masks").iterdir())
+    path.write_bytes(path.read_bytes()[:-50])
+
+    ended = amg("status", half_done)
+
+    assert ended.code == 1
+    assert "Find the damaged one with `amg verify`" in ended.err
