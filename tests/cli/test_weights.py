@@ -15,29 +15,15 @@ import numpy as np
 import pytest
 
 from amg_pipeline.sam.weights import OFFICIAL_WEIGHTS
-from amg_pipeline.sam.weights.architecture import METADATA_KEY, SamArchitecture, expected_shapes
+from amg_pipeline.sam.weights.architecture import METADATA_KEY, expected_shapes
 from amg_pipeline.sam.weights.official import OfficialWeights
 from amg_pipeline.sam.weights.safetensors_file import write_safetensors
 from amg_pipeline.sam.weights.tensors import SourceTensor
 from tests.cli.conftest import Amg
+from tests.sam.small_sizes import SMALL
 
 #: The module; as an attribute of its package, the name is that of the command.
 WEIGHTS = import_module("amg_pipeline.cli.weights")
-
-SMALL = SamArchitecture(
-    img_size=64,
-    patch_size=16,
-    embed_dim=12,
-    depth=1,
-    num_heads=3,
-    mlp_ratio=2.0,
-    window_size=3,
-    global_attn_indexes=(0,),
-    out_chans=16,
-    mask_in_chans=8,
-    mlp_dim=24,
-    iou_head_hidden_dim=20,
-)
 
 
 @pytest.fixture

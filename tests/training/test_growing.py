@@ -8,29 +8,15 @@ import numpy as np
 import pytest
 
 from amg_pipeline.sam.model import SAM
-from amg_pipeline.sam.presets import PRESETS
+from amg_pipeline.sam.weights.conversion import build_model
 from amg_pipeline.training.growing import grow
 from tests.sam.small_sam import as_arrays
-
-SIZES = replace(
-    PRESETS["tiny"],
-    img_size=64,
-    patch_size=16,
-    embed_dim=8,
-    depth=2,
-    num_heads=2,
-    global_attn_indexes=(1,),
-    window_size=2,
-    out_chans=16,
-    mask_in_chans=4,
-    mlp_dim=8,
-    iou_head_hidden_dim=8,
-)
+from tests.sam.small_sizes import SMALL
 
 
 def random_sam(seed: int, **sizes: int) -> SAM:
     """A model whose positions, too, are drawn at random."""
-    sam = SAM.from_preset(replace(SIZES, **sizes))
+    sam: SAM = build_model(replace(SMALL, **sizes))
     rng = np.random.default_rng(seed)
     for variable in sam.variables:
         variable.assign(rng.normal(0.0, 0.2, variable.shape))
@@ -89,7 +75,7 @@ def test_positions_keep_their_place_on_the_image() -> None:
     np.testing.assert_allclose(grown[0, :, 3, 0], np.linspace(0.0, 3.0, 7), rtol=1e-6)
 
 
-@pytest.mark.parametrize("sizes", [{"embed_dim": 16}, {"patch_size": 32, "img_size": 128}])
+@pytest.mark.parametrize("sizes", [{"embed_dim": 24}, {"patch_size": 32, "img_size": 128}])
 def test_models_that_differ_otherwise_are_refused(sizes: dict[str, int]) -> None:
     small, large = random_sam(0), random_sam(1, **sizes)
     with pytest.raises(ValueError, match="equal but for img_size and patch_size"):

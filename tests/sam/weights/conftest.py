@@ -13,23 +13,9 @@ import pytest
 from amg_pipeline.sam.weights.architecture import SamArchitecture, expected_shapes
 from amg_pipeline.sam.weights.safetensors_file import write_safetensors
 from amg_pipeline.sam.weights.tensors import SourceTensor
+from tests.sam.small_sizes import SMALL
 
 REFERENCE = Path(__file__).parents[2] / "reference" / "weights"
-
-SMALL = SamArchitecture(
-    img_size=64,
-    patch_size=16,
-    embed_dim=12,
-    depth=3,
-    num_heads=3,
-    mlp_ratio=2.0,
-    window_size=3,
-    global_attn_indexes=(1,),
-    out_chans=16,
-    mask_in_chans=8,
-    mlp_dim=24,
-    iou_head_hidden_dim=20,
-)
 
 Arrays = dict[str, np.ndarray[Any, np.dtype[np.float32]]]
 WriteSafetensors = Callable[..., Path]

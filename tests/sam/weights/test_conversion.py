@@ -106,7 +106,7 @@ def test_convert_keeps_the_decoder_heads_that_shapes_do_not_tell(tmp_path: Path)
     from dataclasses import replace
 
     from amg_pipeline.sam.weights.conversion import build_model
-    from tests.sam.weights.conftest import SMALL
+    from tests.sam.small_sizes import SMALL
 
     save_weights(build_model(replace(SMALL, decoder_num_heads=4)), tmp_path / "a.safetensors")
     convert(tmp_path / "a.safetensors", tmp_path / "b.safetensors")
