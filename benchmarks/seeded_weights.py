@@ -129,55 +129,12 @@ def seeded_state_dict(model: ParityModel, *, seed: int = SEED) -> dict[str, NDAr
     }
 
 
-def build_sam(architecture: SamArchitecture) -> SAM:
-    """Build our model of any architecture, with random weights."""
-    from amg_pipeline.sam import SAM, ImageEncoderViT, MaskDecoder, PromptEncoder, TwoWayTransformer
-
-    a = architecture
-    return SAM(
-        image_encoder=ImageEncoderViT(
-            img_size=a.img_size,
-            patch_size=a.patch_size,
-            in_chans=a.in_chans,
-            embed_dim=a.embed_dim,
-            depth=a.depth,
-            num_heads=a.num_heads,
-            mlp_ratio=a.mlp_ratio,
-            out_chans=a.out_chans,
-            qkv_bias=a.qkv_bias,
-            use_abs_pos=a.use_abs_pos,
-            use_rel_pos=a.use_rel_pos,
-            window_size=a.window_size,
-            global_attn_indexes=a.global_attn_indexes,
-        ),
-        prompt_encoder=PromptEncoder(
-            embed_dim=a.out_chans,
-            image_embedding_size=(a.grid_size, a.grid_size),
-            input_image_size=(a.img_size, a.img_size),
-            mask_in_chans=a.mask_in_chans,
-        ),
-        mask_decoder=MaskDecoder(
-            transformer_dim=a.out_chans,
-            transformer=TwoWayTransformer(
-                depth=a.decoder_depth,
-                embedding_dim=a.out_chans,
-                num_heads=a.decoder_num_heads,
-                mlp_dim=a.mlp_dim,
-                attention_downsample_rate=a.attention_downsample_rate,
-            ),
-            num_multimask_outputs=a.num_multimask_outputs,
-            iou_head_depth=a.iou_head_depth,
-            iou_head_hidden_dim=a.iou_head_hidden_dim,
-        ),
-        variant=a.variant,
-    )
-
-
 def build_seeded_sam(model: ParityModel, *, seed: int = SEED) -> SAM:
     """Build our model with seeded weights, loaded from an official safetensors file."""
     from amg_pipeline.sam.weights import load_weights
+    from amg_pipeline.sam.weights.conversion import build_model
 
-    sam = build_sam(model.architecture)
+    sam: SAM = build_model(model.architecture)
     with tempfile.TemporaryDirectory(prefix="amg-seeded-") as folder:
         path = Path(folder) / "seeded.safetensors"
         write_seeded_weights(model, path, seed=seed)

@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from amg_pipeline.config import RunConfig, load_config
 from amg_pipeline.planning import Plan, make_plan
 from amg_pipeline.records import ImageResult
 from amg_pipeline.storage.mask_table import encode_table
+from amg_pipeline.storage.run_directory import RunDirectory
 from tests.photo_runs import accept
 
 
@@ -47,3 +50,15 @@ def finish(plan: Plan) -> None:
         data = encode_table(results, plan.table_metadata)
         directory.commit_shard(plan.stored, shard.shard_id, data)
     directory.write_summary({"images": plan.num_images}, is_complete=True)
+
+
+def race(monkeypatch: pytest.MonkeyPatch, winner: Any) -> None:
+    """Let another driver make its plan just before ours is created."""
+    create = RunDirectory.create_plan
+
+    def late(directory: RunDirectory, stored: Any) -> None:
+        monkeypatch.setattr(RunDirectory, "create_plan", create)
+        winner()
+        create(directory, stored)
+
+    monkeypatch.setattr(RunDirectory, "create_plan", late)

@@ -16,7 +16,7 @@ from amg_pipeline.storage.object_store import ObjectStore
 from amg_pipeline.storage.run_directory import RunDirectory
 from amg_pipeline.storage.stored_plan import StoredPlan
 from tests.photo_runs import everything_in
-from tests.plans import finish, plan_run
+from tests.plans import finish, plan_run, race
 from tests.storage.doubles import Killed, MortalFiles
 from tests.storage.tars import make_tar
 
@@ -224,17 +224,13 @@ def test_two_drivers_add_each_image_once(
 ) -> None:
     plan_run(photos, out)
     add(photos, "a.jpg", "b.jpg")
-    create = RunDirectory.create_plan
-    is_first = [True]
 
-    def create_second(self: RunDirectory, plan: StoredPlan) -> None:
-        if is_first.pop() if is_first else False:
-            # The other driver lists one image more, and is faster.
-            add(photos, "c.jpg")
-            plan_run(photos, out, extend=True)
-        create(self, plan)
+    def faster() -> None:
+        # It lists one image more.
+        add(photos, "c.jpg")
+        plan_run(photos, out, extend=True)
 
-    monkeypatch.setattr(RunDirectory, "create_plan", create_second)
+    race(monkeypatch, faster)
     plan = plan_run(photos, out, extend=True)
     expected = {**BEFORE, 3: ["a.jpg", "b.jpg", "c.jpg"]}
     assert shards(plan) == stored_shards(out) == expected
@@ -245,15 +241,11 @@ def test_slower_driver_adds_what_only_it_saw(
 ) -> None:
     plan_run(photos, out)
     add(photos, "a.jpg", "b.jpg")
-    create = RunDirectory.create_plan
-    is_first = [True]
 
-    def create_second(self: RunDirectory, plan: StoredPlan) -> None:
-        if is_first.pop() if is_first else False:
-            (photos / "b.jpg").rename(photos / "hidden")
-            plan_run(photos, out, extend=True)
-        create(self, plan)
+    def faster() -> None:
+        (photos / "b.jpg").rename(photos / "hidden")
+        plan_run(photos, out, extend=True)
 
-    monkeypatch.setattr(RunDirectory, "create_plan", create_second)
+    race(monkeypatch, faster)
     plan_run(photos, out, extend=True)
     assert stored_shards(out) == {**BEFORE, 3: ["a.jpg"], 4: ["b.jpg"]}

@@ -13,7 +13,7 @@ from amg_pipeline.storage.mask_table import load_masks
 from amg_pipeline.storage.object_store import ObjectStore
 from amg_pipeline.storage.run_directory import RunDirectory
 from tests.photo_runs import everything_in
-from tests.plans import finish, plan_run, write_names
+from tests.plans import finish, plan_run, race, write_names
 from tests.storage.doubles import Killed, MortalFiles
 
 
@@ -23,18 +23,6 @@ def photos(tmp_path: Path) -> Path:
 
 
 # Two drivers
-
-
-def race(monkeypatch: pytest.MonkeyPatch, winner: Any) -> None:
-    """Let another driver make its plan just before ours is created."""
-    create = RunDirectory.create_plan
-
-    def late(directory: RunDirectory, stored: Any) -> None:
-        monkeypatch.setattr(RunDirectory, "create_plan", create)
-        winner()
-        create(directory, stored)
-
-    monkeypatch.setattr(RunDirectory, "create_plan", late)
 
 
 def test_slower_driver_takes_up_the_faster_ones_plan(
