@@ -202,7 +202,7 @@ class ShardWorker:
             if self._is_out_of_memory():
                 return _TOO_MUCH_MEMORY
         error = future.exception()
-        if isinstance(error, Exception):
+        if error is not None:
             failure = _attempt_failed(error)
             is_alive = failure.reason == "error" and not failure.is_fatal
             return RowDone(failure.reason, 0) if is_alive else failure
@@ -226,7 +226,7 @@ class ShardWorker:
             report = self._require_runner().run(
                 shard, known=known, is_last_attempt=is_last_attempt, on_image=on_image
             )
-        except Exception as error:  # noqa: BLE001  # the shard boundary
+        except BaseException as error:  # noqa: BLE001  # the shard boundary, and the thread's end
             tell(_attempt_failed(error))
             return
         now = time.perf_counter()
@@ -258,8 +258,11 @@ def _take_all(events: SimpleQueue[WorkerEvent]) -> list[WorkerEvent]:
     return taken
 
 
-def _attempt_failed(error: Exception) -> AttemptFailed:
+def _attempt_failed(error: BaseException) -> AttemptFailed:
     kind = type(error).__name__
+    if not isinstance(error, Exception):
+        # What calls for the process's end, as `sys.exit` does, is found like what causes it.
+        return AttemptFailed("crash", kind, str(error))
     if is_device_fault(error):
         return AttemptFailed("device", kind, str(error))
     is_fatal = isinstance(error, StorageError) and not isinstance(error, TransientStorageError)

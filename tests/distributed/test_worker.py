@@ -280,6 +280,24 @@ def test_an_exception_of_the_model_fails_the_attempt_and_leaves_the_worker_usabl
     assert isinstance(run(worker, shard_of(plan))[-1], ShardReport)
 
 
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), GeneratorExit()])
+def test_what_ends_a_thread_is_told_at_once_as_a_crash(plan: Plan, error: BaseException) -> None:
+    """Not told, it would be noticed only by the time-out of an image."""
+
+    def load(ref: ImageRef, **options: Any) -> DecodedImage:
+        if ref.image_id == "002.png":
+            raise error
+        return load_image(ref, **options)
+
+    worker = loaded_worker(plan, load=load)
+    events = run(worker, shard_of(plan))
+    failure = failure_of(events)
+    assert (failure.reason, failure.error_type) == ("crash", type(error).__name__)
+    alone = worker.try_image(0, 2, shard_of(plan).images[2])
+    assert isinstance(alone, AttemptFailed)
+    assert alone.reason == "crash"
+
+
 def test_a_device_fault_is_told_as_one(plan: Plan) -> None:
     def masks(pixels: Pixels) -> Found:
         raise RuntimeError("cudaErrorIllegalAddress: CUDA error")
