@@ -7,7 +7,7 @@ pass (throttling, memory) fails the attempt, unless the caller says that it is t
 The model waits for nothing but itself: the next images are fetched and decoded while it works, and
 the masks of the last ones are cleaned and encoded. A runner may be given a second shard from
 another thread while it works on one: its first images are loaded meanwhile, and it has the model as
-soon as the other shard is through with it.
+soon as the other shard is through with it. The model's turns go by the order of `run`'s calls.
 """
 
 from __future__ import annotations
@@ -15,10 +15,9 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack, closing
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
-from threading import Lock
 from types import MappingProxyType
 
 from amg_pipeline.config import ImageSettings
@@ -44,6 +43,7 @@ from amg_pipeline.shard_runner.failed_images import (
     image_without_masks,
 )
 from amg_pipeline.shard_runner.mask_generator import FoundMasks, MaskGenerator
+from amg_pipeline.shard_runner.turns import Turns
 from amg_pipeline.storage.images import load_image
 from amg_pipeline.storage.mask_table import TableMetadata, decode_table, encode_table
 from amg_pipeline.storage.run_directory import RunDirectory
@@ -96,8 +96,7 @@ class ShardRunner:
         self._images = images
         self._decode_threads = decode_threads
         self._load_image = load or load_image
-        # One shard has the model at a time.
-        self._model_turn = Lock()
+        self._turns = Turns()
 
     def run(
         self,
@@ -123,9 +122,7 @@ class ShardRunner:
         timer = StageTimer()
         started = time.perf_counter()
         results: list[ImageResult] = []
-        kept = self._read_kept(shard)
         load = partial(self._load, timer=timer, is_last_attempt=is_last_attempt)
-        images = load_ahead(shard.images, {**known, **kept}, load, threads=self._decode_threads)
 
         def finish(found: _Found | ImageResult) -> None:
             result = self._finish(found, timer, is_last_attempt)
@@ -133,17 +130,21 @@ class ShardRunner:
             if on_image is not None:
                 on_image(result)
 
-        with one_by_one() as submit, closing(images), ExitStack() as model:
-            has_model = False
-            for loaded in images:
-                if not has_model:
-                    # Images load while another shard has the model.
-                    has_model = model.enter_context(self._model_turn)
-                    started = time.perf_counter()
-                found = self._find(loaded, timer, is_last_attempt)
-                # Its pixels would otherwise stay while the next image is waited for.
-                del loaded
-                submit(partial(finish, found))
+        with self._turns.queue() as turn:
+            kept = self._read_kept(shard)
+            images = load_ahead(shard.images, {**known, **kept}, load, threads=self._decode_threads)
+            with one_by_one() as submit, closing(images):
+                has_model = False
+                for loaded in images:
+                    if not has_model:
+                        # Images load while another shard has the model.
+                        turn.wait()
+                        has_model, started = True, time.perf_counter()
+                    found = self._find(loaded, timer, is_last_attempt)
+                    # Its pixels would otherwise stay while the next image is waited for.
+                    del loaded
+                    submit(partial(finish, found))
+                turn.leave()
         _refuse_broken_model(results)
         with timer.stage("encode_table"):
             data = encode_table(results, self._metadata)
@@ -163,7 +164,8 @@ class ShardRunner:
             ShardError: If the image could not be fetched, or needs more memory than there is.
         """
         timer = StageTimer()
-        with self._model_turn:
+        with self._turns.queue() as turn:
+            turn.wait()
             loaded = self._load(ref, timer, is_last_attempt=False)
             found = self._find(loaded, timer, is_last_attempt=False)
             return self._finish(found, timer, is_last_attempt=False)

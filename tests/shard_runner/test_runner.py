@@ -214,3 +214,37 @@ def test_a_second_shard_loads_while_the_first_has_the_model(photos: Path, tmp_pa
     with ThreadPoolExecutor(2) as pool:
         reports = [pool.submit(runner.run, shard) for shard in (first, second)]
         assert sorted(report.result().shard_id for report in reports) == [0, 1]
+
+
+def test_a_shard_that_loads_slowly_is_not_passed_by_the_next_one(
+    photos: Path, tmp_path: Path
+) -> None:
+    """Where its first image hangs, all would otherwise seem well as long as others follow."""
+    plan = plan_photos(photos, tmp_path / "out", shard_size=3)
+    first, second = shards_of(plan)
+    is_loading, go_on, is_second_loaded = (threading.Event() for _ in range(3))
+    order: list[str] = []
+
+    def load(ref: ImageRef, **options: Any) -> DecodedImage:
+        if ref is first.images[0]:
+            is_loading.set()
+            assert go_on.wait(20)
+        if ref is second.images[-1]:
+            is_second_loaded.set()
+        return load_image(ref, **options)
+
+    runner = make_runner(plan, load=load)
+
+    def on_image(result: ImageResult) -> None:
+        order.append(result.ref.image_id)
+
+    with ThreadPoolExecutor(2) as pool:
+        reports = [pool.submit(runner.run, first, on_image=on_image)]
+        assert is_loading.wait(20)
+        reports.append(pool.submit(runner.run, second, on_image=on_image))
+        assert is_second_loaded.wait(20)
+        assert not order
+        go_on.set()
+        for report in reports:
+            report.result()
+    assert order == [f"{number:03d}.png" for number in range(6)]
