@@ -11,8 +11,7 @@ import numpy as np
 
 from amg_pipeline.planning import Plan
 from amg_pipeline.records import ShardReport
-from amg_pipeline.storage.mask_table import load_masks
-from amg_pipeline.storage.tally import RowCounts, count_rows
+from amg_pipeline.storage.row_counts import RowCounts
 
 _SECONDS_PER_HOUR = 3600.0
 _PERCENTILES = (50, 95, 100)
@@ -84,7 +83,7 @@ class RunTally:
         """
         directory = self._plan.run_directory
         outcome = RunOutcome(
-            counts=count_rows(load_masks(directory.uri)),
+            counts=directory.count_rows(self._plan.stored),
             given_up=tuple(sorted(self._given_up)),
             elapsed_seconds=time.perf_counter() - self._started,
             new_images=self._new_images,

@@ -8,10 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from amg_pipeline.storage.mask_table import load_masks
+from amg_pipeline.storage.row_counts import RowCounts
 from amg_pipeline.storage.run_directory import RunDirectory
 from amg_pipeline.storage.stored_plan import StoredPlan
-from amg_pipeline.storage.tally import RowCounts, count_rows
 
 #: Shards whose timings give the rate: enough for a mean, few enough to read at any scale.
 _RECENT_SHARDS = 64
@@ -91,7 +90,7 @@ def read_status(directory: RunDirectory, *, now: Callable[[], float] = time.time
     return RunStatus(
         plan=plan,
         shards_done=len(committed),
-        counts=count_rows(load_masks(directory.uri)),
+        counts=directory.count_rows(plan),
         failed_attempts=dict(reasons),
         images_per_second=_recent_rate(list(recent), now()),
     )

@@ -27,8 +27,7 @@ from amg_pipeline.config import load_config
 from amg_pipeline.planning import Plan, make_plan
 from amg_pipeline.records import ImageRef, ImageResult
 from amg_pipeline.storage.layout import shard_key
-from amg_pipeline.storage.mask_table import encode_table, load_masks
-from amg_pipeline.storage.tally import count_rows
+from amg_pipeline.storage.mask_table import encode_table
 
 SHARD_SIZE = 100
 _MIB = 2**20
@@ -73,7 +72,7 @@ def measure_resume(shards: int, folder: Path) -> dict[str, Any]:
     with _timed(seconds, "all_shards"):
         rows = sum(len(shard.images) for shard in left)
     with _timed(seconds, "final_count"):
-        counted = count_rows(load_masks(plan.run_directory.uri))
+        counted = plan.run_directory.count_rows(plan.stored)
     assert len(committed) == len(done)
     assert rows == (shards - len(done) - 1) * SHARD_SIZE
     assert counted.images == {"ok": len(done) * SHARD_SIZE}

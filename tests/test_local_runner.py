@@ -14,16 +14,17 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from amg_pipeline import outcome
+from amg_pipeline.attempts import MAX_ERRORS, Failure, ShardTask
 from amg_pipeline.config import RunConfig
 from amg_pipeline.errors import ShardError, StorageError, TransientStorageError, WeightsError
-from amg_pipeline.local_runner import MAX_ATTEMPTS, run_locally
+from amg_pipeline.local_runner import run_locally
 from amg_pipeline.outcome import RunOutcome
 from amg_pipeline.planning import Plan
 from amg_pipeline.records import ImageResult
 from amg_pipeline.shard_runner import MaskGenerator
 from amg_pipeline.storage.mask_table import load_masks
+from amg_pipeline.storage.row_counts import RowCounts
 from amg_pipeline.storage.run_directory import RunDirectory
-from amg_pipeline.storage.tally import RowCounts
 from amg_pipeline.telemetry import ROOT_LOGGER
 from tests.photo_runs import (
     make_threshold_generator,
@@ -178,7 +179,7 @@ def test_model_that_cannot_be_loaded_ends_the_run_at_once(photos: Path, tmp_path
 class FlakyGenerator:
     """Fails at one image for the first so many times."""
 
-    def __init__(self, error: Exception, *, at: Pixels, times: int) -> None:
+    def __init__(self, error: BaseException, *, at: Pixels, times: int) -> None:
         self._error = error
         self._at = at
         self._left = times
@@ -192,7 +193,7 @@ class FlakyGenerator:
         return threshold_masks(pixels)
 
 
-def flaky(photos: Path, error: Exception, *, times: int) -> FlakyGenerator:
+def flaky(photos: Path, error: BaseException, *, times: int) -> FlakyGenerator:
     """Fail at the second image of the second shard of two."""
     with Image.open(photos / "003.png") as photo:
         return FlakyGenerator(error, at=np.asarray(photo), times=times)
@@ -238,15 +239,13 @@ def test_fault_that_passes_costs_an_attempt(
     assert list(attempts) == [1, 2]
     assert attempts[1]["error_type"] == "ShardError"
     assert "'003.png'" in attempts[1]["error_message"]
-    assert [record.getMessage().partition(":")[0] for record in caplog.records] == [
-        "an attempt at shard 1 failed"
-    ] * 2
+    assert [record.getMessage().partition(":")[0] for record in caplog.records] == ["shard 1"] * 2
     assert not any(record.exc_info for record in caplog.records)
     assert (tmp_path / "out" / "_SUCCESS").exists()
 
 
 def test_fault_that_stays_becomes_a_row_of_the_last_attempt(photos: Path, tmp_path: Path) -> None:
-    generate = flaky(photos, MemoryError("full"), times=MAX_ATTEMPTS)
+    generate = flaky(photos, MemoryError("full"), times=MAX_ERRORS)
 
     outcome = run(plan_photos(photos, tmp_path / "out"), make_generator=lambda config: generate)
 
@@ -303,11 +302,11 @@ def test_shard_is_given_up_and_the_others_are_committed(
     assert summary_of(tmp_path / "out")["shards_given_up"] == [1]
     assert not (tmp_path / "out" / "_SUCCESS").exists()
     attempts = plan.run_directory.read_attempts(1)
-    assert list(attempts) == list(range(1, MAX_ATTEMPTS + 1))
-    types = [attempt["error_type"] for attempt in attempts.values()]
-    assert types == ["ValueError"] * (MAX_ATTEMPTS - 1) + ["ShardError"]
+    types = [attempt["error_type"] for attempt in attempts.values() if attempt["error_type"]]
+    assert types == ["ValueError"] * (MAX_ERRORS - 1) + ["ShardError"]
+    assert [a["reason"] for a in attempts.values()] == ["error"] * MAX_ERRORS + ["given_up"]
     # A fault of the program shows where it is: twice for the attempt, then for both images.
-    assert sum(bool(record.exc_info) for record in caplog.records) == MAX_ATTEMPTS + 1
+    assert sum(bool(record.exc_info) for record in caplog.records) == MAX_ERRORS + 1
 
 
 def test_next_run_tries_a_given_up_shard_again(photos: Path, tmp_path: Path) -> None:
@@ -321,7 +320,7 @@ def test_next_run_tries_a_given_up_shard_again(photos: Path, tmp_path: Path) -> 
     assert again.new_images == 2
     assert stored_masks(tmp_path / "out") == stored_masks(tmp_path / "undisturbed")
     assert (tmp_path / "out" / "_SUCCESS").exists()
-    assert len(plan.run_directory.read_attempts(1)) == MAX_ATTEMPTS
+    assert len(plan.run_directory.read_attempts(1)) == MAX_ERRORS + 1
 
 
 def test_attempts_of_several_runs_are_all_kept(photos: Path, tmp_path: Path) -> None:
@@ -332,7 +331,50 @@ def test_attempts_of_several_runs_are_all_kept(photos: Path, tmp_path: Path) -> 
         )
 
     directory = RunDirectory.open(str(tmp_path / "out"))
-    assert list(directory.read_attempts(1)) == list(range(1, 2 * MAX_ATTEMPTS + 1))
+    reasons = [record["reason"] for record in directory.read_attempts(1).values()]
+    assert reasons == [*["error"] * MAX_ERRORS, "given_up"] * 2
+
+
+def test_what_a_run_on_ray_learned_is_known_here(photos: Path, tmp_path: Path) -> None:
+    """An image that kills its process would kill this one, too."""
+    plan = plan_photos(photos, tmp_path / "out")
+    shard = list(plan.run_directory.shards(plan.stored))[1]
+    for row in (None, 1, 1):
+        record = Failure(reason="crash", row=row).to_record(shard)
+        plan.run_directory.write_attempt(1, record)
+    generate = flaky(photos, KeyboardInterrupt(), times=1)
+
+    outcome = run(plan, make_generator=lambda config: generate)
+
+    assert outcome.counts.images == {"ok": 6, "crash": 1}
+
+
+def test_what_is_recorded_here_counts_on_ray(photos: Path, tmp_path: Path) -> None:
+    plan = plan_photos(photos, tmp_path / "out")
+    run(plan, make_generator=lambda config: broken_at_shard_1(photos, ValueError("a bug")))
+
+    records = plan.run_directory.read_all_attempts(skip=())[1]
+    shard = list(plan.run_directory.shards(plan.stored))[1]
+    assert records[-1]["reason"] == "given_up"
+    assert ShardTask.resumed(shard, records).errors == 0
+    before_the_last = ShardTask.resumed(shard, records[: MAX_ERRORS - 1])
+    assert before_the_last.errors == MAX_ERRORS - 1
+    assert before_the_last.is_last_attempt
+
+
+def test_attempts_that_cannot_be_recorded_end_no_run(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*arguments: Any) -> int:
+        raise TransientStorageError("slow down")
+
+    monkeypatch.setattr(RunDirectory, "write_attempt", fail)
+    generate = flaky(photos, MemoryError("full"), times=1)
+
+    outcome = run(plan_photos(photos, tmp_path / "out"), make_generator=lambda config: generate)
+
+    assert outcome.is_settled
+    assert "an attempt at shard 1 is not recorded: slow down" in caplog.text
 
 
 def test_storage_error_ends_the_run_without_an_attempt(photos: Path, tmp_path: Path) -> None:

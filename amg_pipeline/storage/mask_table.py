@@ -26,6 +26,7 @@ from amg_pipeline.storage.layout import (
     parse_shard_key,
 )
 from amg_pipeline.storage.object_store import ObjectStore
+from amg_pipeline.storage.row_counts import FOOTER_KEY, count_table
 from amg_pipeline.storage.uris import redact
 
 _MASK_FIELDS = [
@@ -95,12 +96,14 @@ def encode_table(results: Sequence[ImageResult], metadata: TableMetadata) -> byt
 
     Args:
         results: One per image, in row order.
-        metadata: Becomes the footer's key-value metadata.
+        metadata: Becomes the footer's key-value metadata, together with counts of the rows.
 
     Returns:
         The file's bytes; the same for the same arguments and pyarrow version.
     """
-    table = results_to_table(results).replace_schema_metadata(_encode_metadata(metadata))
+    table = results_to_table(results)
+    counts = {FOOTER_KEY: count_table(table).to_json()}
+    table = table.replace_schema_metadata({**_encode_metadata(metadata), **counts})
     sink = pa.BufferOutputStream()
     pq.write_table(
         table,

@@ -19,6 +19,7 @@ from amg_pipeline.storage.faults import RetryPolicy
 from amg_pipeline.storage.manifest import without
 from amg_pipeline.storage.object_store import ObjectStore, find_kind
 from amg_pipeline.storage.plan_parts import read_part, read_shards, write_parts
+from amg_pipeline.storage.row_counts import RowCounts, count_shards
 from amg_pipeline.storage.stored_plan import PlanPart, StoredPlan
 from amg_pipeline.storage.uris import redact
 from amg_pipeline.storage.verification import Problem, shard_faults
@@ -202,6 +203,20 @@ class RunDirectory:
             for info in self._store.list(layout.MASKS_FOLDER)
             if (shard_id := _own_shard(info.key, plan)) is not None
         )
+
+    def count_rows(self, plan: StoredPlan) -> RowCounts:
+        """Count the rows of all shards that are done, those of later editions of the plan too.
+
+        Raises:
+            StorageError: If a shard cannot be read.
+        """
+        wanted = layout.fingerprint_prefix(plan.fingerprint)
+        shards = (
+            info
+            for info in self._store.list(layout.MASKS_FOLDER)
+            if (parsed := layout.parse_shard_key(info.key)) and parsed[1] == wanted
+        )
+        return count_shards(self.uri, shards)
 
     def commit_shard(self, plan: StoredPlan, shard_id: int, data: bytes) -> str:
         """Put a shard's object, which makes the shard done.

@@ -14,6 +14,7 @@ from amg_pipeline.errors import StorageError
 from amg_pipeline.records import ImageRef, ImageStatus
 from amg_pipeline.storage.coco_rle import parse_rle, tight_boxes_xywh
 from amg_pipeline.storage.mask_table import read_metadata, read_table
+from amg_pipeline.storage.row_counts import FOOTER_KEY, count_table
 
 _STATUSES = frozenset(get_args(ImageStatus))
 
@@ -57,6 +58,9 @@ def shard_faults(data: bytes, *, fingerprint: str, images: Sequence[ImageRef]) -
     if table.num_rows != len(images):
         yield f"there must be {len(images)} rows; found {table.num_rows}"
         return
+    counted = count_table(table).to_json()
+    if (table.schema.metadata or {}).get(FOOTER_KEY, counted) != counted:
+        yield f"the footer must count the rows, {counted.decode()}; found other counts"
     yield from _ref_faults(table, images)
     for row in table.to_pylist():
         for fault in _row_faults(row):

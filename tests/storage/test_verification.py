@@ -98,6 +98,14 @@ def test_faults_of_rows(edit: Callable[[Any], object], message: str) -> None:
     assert re.search(message, "\n".join(found))
 
 
+def test_counts_of_the_footer_are_those_of_the_rows() -> None:
+    def another_status(rows: list[dict[str, Any]]) -> None:
+        rows[1].update(status="too_large", error_type="ImageTooLargeError")
+
+    (fault,) = faults(edited(another_status))
+    assert fault.startswith('the footer must count the rows, {"images":{"ok":2,"too_large":1}')
+
+
 def test_faults_of_the_file() -> None:
     data = encode_table(RESULTS, METADATA)
     (fault,) = faults(data[:-20])
