@@ -23,10 +23,10 @@ ROOT = Path(__file__).parents[1] / PACKAGE
 LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"errors"}),
     frozenset({"assets", "config", "records"}),
-    frozenset({"telemetry", "progress"}),
+    frozenset({"attempts", "telemetry", "progress"}),
     frozenset({"sam", "amg", "storage"}),
     frozenset({"selection"}),
-    frozenset({"planning", "shard_runner", "evaluation"}),
+    frozenset({"attempt_log", "planning", "shard_runner", "evaluation"}),
     frozenset(
         {"outcome", "run_status", "work", "training", "export", "report", "refilter", "review"}
     ),

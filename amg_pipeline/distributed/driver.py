@@ -6,7 +6,6 @@ in the output, and what is known about failed attempts lies beside it.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,7 +13,8 @@ from typing import Any
 
 import ray
 
-from amg_pipeline.distributed.attempts import Failure, FailureReason, ShardTask
+from amg_pipeline.attempt_log import AttemptLog
+from amg_pipeline.attempts import Failure, FailureReason, ShardTask
 from amg_pipeline.distributed.cluster import alive_nodes, log_shape, worker_shape
 from amg_pipeline.distributed.metrics import DriverMetrics
 from amg_pipeline.distributed.pool import PooledWorker, WorkerPool
@@ -25,10 +25,8 @@ from amg_pipeline.outcome import RunOutcome, RunTally
 from amg_pipeline.planning import Plan
 from amg_pipeline.records import ShardReport
 from amg_pipeline.shard_runner import ImageLoader, MaskGenerator, make_mask_generator
-from amg_pipeline.telemetry import log_event
 from amg_pipeline.work import Work, find_work
 
-_LOGGER = logging.getLogger(__name__)
 #: The next shard's images load while the last one drains.
 _SHARDS_IN_FLIGHT = 2
 _POLL_SECONDS = 1.0
@@ -114,6 +112,7 @@ class _Driver:
         self._pool = pool
         self._tally = tally
         self._on_image = on_image
+        self._log = AttemptLog(work.plan.run_directory)
         self._metrics = DriverMetrics()
         self._queue = ShardQueue(
             work.shards(),
@@ -141,6 +140,7 @@ class _Driver:
     def close(self) -> None:
         """End all workers."""
         self._pool.close()
+        self._log.close()
 
     # Workers
 
@@ -250,12 +250,9 @@ class _Driver:
             self._take_in_row(event, flight)
 
     def _take_in_row(self, row: RowDone, flight: _Flight) -> None:
+        if flight.task.is_news(flight.rows_done) and self._on_image is not None:
+            self._on_image(row.num_masks)
         flight.rows_done += 1
-        # A row counts once, however often its shard is tried.
-        if flight.rows_done > flight.task.reported:
-            flight.task.reported = flight.rows_done
-            if self._on_image is not None:
-                self._on_image(row.num_masks)
 
     def _take_in_failure(self, event: AttemptFailed, flight: _Flight) -> None:
         if event.is_fatal:
@@ -297,30 +294,14 @@ class _Driver:
             rows_done=flight.rows_done,
             node=flight.worker.node,
         )
-        task.learn(failure)
+        self._log.add(task, failure)
         self._tally.add_failed_attempt(reason)
         self._metrics.add_failed_attempt(reason)
-        if reason != "preempted":
-            self._record(task, failure)
         if not task.is_exhausted:
             self._queue.put_back(task, after_error=reason == "error")
             return
-        self._record(task, Failure(reason="given_up", message="attempts are used up"))
         self._tally.give_up(task.shard.shard_id)
         self._metrics.add_shard("given_up")
-
-    def _record(self, task: ShardTask, failure: Failure) -> None:
-        shard = task.shard
-        self._plan.run_directory.write_attempt(shard.shard_id, failure.to_record(shard))
-        log_event(
-            _LOGGER,
-            logging.WARNING,
-            f"shard {shard.shard_id}: {failure.reason}: {failure.message.splitlines()[0]}"
-            if failure.message
-            else f"shard {shard.shard_id}: {failure.reason}",
-            row=failure.row,
-            rows_done=failure.rows_done,
-        )
 
 
 def _reason_of(error: Exception, worker: PooledWorker) -> FailureReason:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import count
 from typing import Any
 
-from amg_pipeline.distributed.attempts import Failure, ShardTask
+from amg_pipeline.attempts import ShardTask
 from amg_pipeline.records import Shard
 
 
@@ -55,9 +55,8 @@ class ShardQueue:
             return heapq.heappop(self._again)[2]
         while self._left:
             self._left -= 1
-            task = ShardTask(next(self._new))
-            for record in self._earlier.pop(task.shard.shard_id, ()):
-                task.learn(Failure.from_record(record))
+            shard = next(self._new)
+            task = ShardTask.resumed(shard, self._earlier.pop(shard.shard_id, ()))
             if with_suspects or not task.suspects():
                 return task
             self.put_back(task)

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
+from amg_pipeline.attempts import FailureReason
 from amg_pipeline.config import RunConfig
-from amg_pipeline.distributed.attempts import FailureReason
 from amg_pipeline.distributed.memory_guard import MemoryGuard
 from amg_pipeline.errors import ShardError, StorageError, TransientStorageError
 from amg_pipeline.records import ImageRef, ImageResult, Shard, ShardReport

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from amg_pipeline.distributed.attempts import MAX_ERRORS
+from amg_pipeline.attempts import MAX_ERRORS
 from amg_pipeline.distributed.driver import run_distributed
 from amg_pipeline.errors import AmgPipelineError, WeightsError
 from amg_pipeline.local_runner import run_locally

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amg_pipeline.distributed.attempts import Failure, ShardTask
+from amg_pipeline.attempts import Failure, ShardTask
 from amg_pipeline.distributed.shard_queue import ShardQueue
 from amg_pipeline.records import ImageRef, Shard
 

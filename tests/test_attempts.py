@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amg_pipeline.distributed.attempts import (
+from amg_pipeline.attempts import (
     FAILURE_REASONS,
     MAX_ERRORS,
     MAX_LOSSES,
@@ -213,6 +213,28 @@ def test_a_new_driver_suspects_whom_the_last_one_did(data: st.DataObject) -> Non
             restored.learn(failure)
     assert set(live.suspects()) <= set(restored.suspects())
     assert live.known == restored.known
+
+
+@pytest.mark.parametrize("reason", ["error", "device", "of another version", None])
+def test_a_shard_whose_attempts_are_used_up_begins_anew(reason: str | None) -> None:
+    """Its driver was killed before it could record that it gives up."""
+    task = ShardTask.resumed(make_shard(), [{"reason": reason}] * max(MAX_ERRORS, MAX_LOSSES))
+    assert not task.is_exhausted
+    assert not task.is_last_attempt
+    assert task.errors == 0
+
+
+def test_what_a_shard_is_resumed_with_is_learned() -> None:
+    strike = Failure(reason="crash", row=2).to_record(make_shard())
+    task = ShardTask.resumed(make_shard(), [strike] * MAX_STRIKES + [{"reason": "error"}])
+    assert list(task.known) == [2]
+    assert task.errors == 1
+
+
+def test_a_row_is_news_once() -> None:
+    task = ShardTask(make_shard())
+    told = [task.is_news(row) for row in (0, 1, 0, 1, 2, 0, 1, 2, 3)]
+    assert told == [True, True, False, False, True, False, False, False, True]
 
 
 # Records

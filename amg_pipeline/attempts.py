@@ -1,7 +1,7 @@
 """What failed attempts say about a shard and its images: when to retry, suspect, condemn, give up.
 
-No Ray here. Every failure is one `Failure`; it is stored as it is, and a driver that takes up a run
-learns from the stored ones what the last driver knew.
+Every failure is one `Failure`; it is stored as it is, and whoever takes up a run learns from the
+stored ones what the last one knew, be it a driver on Ray or a run in one process.
 
 An image that ends its worker's process, hangs it or fills its memory cannot report itself. After
 such a loss the shard's unfinished rows are suspects: they are tried one by one on a worker that
@@ -12,7 +12,7 @@ says how, and the shard is finished without it. A machine that is lost suspects 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast, get_args
 
@@ -110,21 +110,31 @@ class ShardTask:
         shard: What to do.
         known: Rows of condemned images, by number.
         suspect_from: The first row to be tried alone; None if nobody is suspected.
-        reported: Rows that were reported as done, however often they were tried.
     """
 
     shard: Shard
     known: dict[int, ImageResult] = field(default_factory=dict)
     suspect_from: int | None = None
-    reported: int = 0
+    _told: int = 0
     _strikes: Counter[int] = field(default_factory=Counter)
     _errors: int = 0
     _losses: int = 0
 
+    @classmethod
+    def resumed(cls, shard: Shard, records: Iterable[Mapping[str, Any]]) -> ShardTask:
+        """Take up a shard with what is recorded about it; its attempts begin anew if used up."""
+        task = cls(shard)
+        for record in records:
+            task.learn(Failure.from_record(record))
+        if task.is_exhausted:
+            # Whoever recorded the last failure was killed before it could say that it gives up.
+            task.learn(Failure(reason="given_up"))
+        return task
+
     @property
     def is_last_attempt(self) -> bool:
         """Whether another error gives the shard up."""
-        return self._errors == MAX_ERRORS - 1
+        return self._errors >= MAX_ERRORS - 1
 
     @property
     def is_exhausted(self) -> bool:
@@ -143,6 +153,17 @@ class ShardTask:
         rows = range(self.suspect_from, len(self.shard.images))
         redo = self.shard.redo
         return [r for r in rows if r not in self.known and (redo is None or r in redo)]
+
+    def is_news(self, row: int) -> bool:
+        """Tell whether a row is done for the first time, however often its shard is tried.
+
+        Args:
+            row: Its number; those of an attempt come in order.
+        """
+        if row < self._told:
+            return False
+        self._told = row + 1
+        return True
 
     def learn(self, failure: Failure) -> None:
         """Draw the consequences of a failed attempt."""
