@@ -169,5 +169,5 @@ def test_interrupt_is_not_an_attempt(photos: Path, tmp_path: Path) -> None:
         run(plan, on_image=interrupt)
 
     assert plan.run_directory.committed(plan.stored) == {0}
-    assert plan.run_directory.read_attempts(1) == {}
+    assert plan.run_directory.read_attempts(1) == []
     assert not (tmp_path / "out" / "_SUCCESS").exists()

@@ -18,7 +18,7 @@ OLD_FOLDER = "_old/"
 RUN_KEYS = (OWN_FOLDER, MASKS_FOLDER, SUCCESS_KEY)
 
 _PREFIX_DIGITS = 8
-_ATTEMPT_KEY = re.compile(r"_amg/attempts/([0-9]{6,})/([1-9][0-9]*)\.json")
+_ATTEMPT_KEY = re.compile(r"_amg/attempts/([0-9]{6,})/([1-9][0-9]*)(?:-[0-9a-f]{8})?\.json")
 _EDITION_KEY = re.compile(r"_amg/plan-([1-9][0-9]*)\.json")
 _SHARD_KEY = re.compile(r"masks/part-(\d{6,})-([0-9a-f]{8})\.parquet")
 
@@ -64,9 +64,15 @@ def plan_part_key(index: int, digest: str) -> str:
     return f"{PLAN_FOLDER}part-{index:05d}-{digest[:_PREFIX_DIGITS]}.parquet"
 
 
-def attempt_key(shard_id: int, number: int) -> str:
-    """Name the record of a shard's n-th failed attempt."""
-    return f"{ATTEMPTS_FOLDER}{shard_name(shard_id)}/{number}.json"
+def attempt_key(shard_id: int, number: int, token: str) -> str:
+    """Name the record of a shard's n-th failed attempt.
+
+    Args:
+        shard_id: The shard's number.
+        number: The attempt's number.
+        token: 8 hex digits by which two drivers' records of the same number differ.
+    """
+    return f"{ATTEMPTS_FOLDER}{shard_name(shard_id)}/{number}-{token}.json"
 
 
 def parse_attempt_key(key: str) -> tuple[int, int] | None:

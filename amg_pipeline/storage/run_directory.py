@@ -6,6 +6,7 @@ A shard is done exactly when its object in `masks/` exists; nothing else marks i
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
@@ -261,18 +262,19 @@ class RunDirectory:
         """Record a failed attempt at a shard.
 
         Returns:
-            The attempt's number, from 1.
+            The attempt's number, from 1; of two drivers at once, both may have the same.
         """
-        number = 1 + max(self._attempts(shard_id), default=0)
-        self._store.put(layout.attempt_key(shard_id, number), _to_json(record))
+        number = 1 + max(
+            (number for _, number, _ in self._attempts(layout.shard_name(shard_id))), default=0
+        )
+        key = layout.attempt_key(shard_id, number, secrets.token_hex(4))
+        self._store.put(key, _to_json(record))
         return number
 
-    def read_attempts(self, shard_id: int) -> dict[int, dict[str, Any]]:
-        """Read the failed attempts at a shard by number."""
-        return {
-            number: json.loads(self._store.read(key))
-            for number, key in self._attempts(shard_id).items()
-        }
+    def read_attempts(self, shard_id: int) -> list[dict[str, Any]]:
+        """Read the failed attempts at a shard, in order."""
+        keys = sorted(self._attempts(layout.shard_name(shard_id)))
+        return [json.loads(self._store.read(key)) for _, _, key in keys]
 
     def read_all_attempts(self, *, skip: Container[int]) -> dict[int, list[dict[str, Any]]]:
         """Read the failed attempts at all shards, in order, by one listing.
@@ -280,13 +282,8 @@ class RunDirectory:
         Args:
             skip: Numbers of shards to leave out.
         """
-        keys = [
-            (*parsed, info.key)
-            for info in self._store.list(layout.ATTEMPTS_FOLDER)
-            if (parsed := layout.parse_attempt_key(info.key)) is not None and parsed[0] not in skip
-        ]
         attempts: dict[int, list[dict[str, Any]]] = {}
-        for shard_id, _, key in sorted(keys):
+        for shard_id, _, key in sorted(a for a in self._attempts() if a[0] not in skip):
             attempts.setdefault(shard_id, []).append(json.loads(self._store.read(key)))
         return attempts
 
@@ -318,14 +315,11 @@ class RunDirectory:
         """Remove `_SUCCESS`, before shards are added; the end of a run puts it back."""
         self._store.remove(layout.SUCCESS_KEY)
 
-    def _attempts(self, shard_id: int) -> dict[int, str]:
-        """List the keys of a shard's failed attempts by number."""
-        folder = f"{layout.ATTEMPTS_FOLDER}{layout.shard_name(shard_id)}/"
-        return {
-            parsed[1]: info.key
-            for info in self._store.list(folder, max_depth=1)
-            if (parsed := layout.parse_attempt_key(info.key)) is not None
-        }
+    def _attempts(self, shard: str = "") -> Iterator[tuple[int, int, str]]:
+        """List the numbers of shard and attempt, and the key, of one shard's records or of all."""
+        for info in self._store.list(layout.ATTEMPTS_FOLDER + shard):
+            if (parsed := layout.parse_attempt_key(info.key)) is not None:
+                yield (*parsed, info.key)
 
     def _has_old_generation(self) -> bool:
         return any(

@@ -297,21 +297,39 @@ def test_load_masks_of_a_run(uri: str) -> None:
 
 def test_attempts_are_numbered(uri: str) -> None:
     directory = RunDirectory.open(uri)
-    assert directory.read_attempts(3) == {}
-    numbers = [directory.write_attempt(3, {"reason": f"r{number}"}) for number in range(11)]
-    assert numbers == list(range(1, 12))
-    assert directory.read_attempts(3)[11] == {"reason": "r10"}
-    assert directory.read_attempts(4) == {}
+    assert directory.read_attempts(3) == []
+    records = [{"reason": f"r{number}"} for number in range(11)]
+    assert [directory.write_attempt(3, record) for record in records] == list(range(1, 12))
+    assert directory.read_attempts(3) == records
+    assert directory.read_attempts(4) == []
 
 
-def test_attempts_skip_what_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_drivers_records_of_one_number_are_both_kept(
+    uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = RunDirectory.open(uri)
+    directory.write_attempt(3, {"reason": "first"})
+    listing = list(directory._attempts())
+    # The second driver lists before the first one writes.
+    monkeypatch.setattr(RunDirectory, "_attempts", lambda self, shard="": iter(listing))
+    numbers = [directory.write_attempt(3, {"reason": reason}) for reason in "ab"]
+    monkeypatch.undo()
+    assert numbers == [2, 2]
+    reasons = [record["reason"] for record in directory.read_all_attempts(skip=())[3]]
+    assert reasons[0] == "first"
+    assert sorted(reasons[1:]) == ["a", "b"]
+
+
+def test_attempts_skip_what_is_none(tmp_path: Path) -> None:
     directory = RunDirectory.open(str(tmp_path))
     assert directory.write_attempt(3, {"reason": "a"}) == 1
+    folder = tmp_path / "_amg/attempts/000003"
+    (record,) = folder.iterdir()
     for name in (".DS_Store", "01.json", "2.json~", "x.json"):
-        (tmp_path / "_amg/attempts/000003" / name).write_bytes(b"\0")
-    assert directory.read_attempts(3) == {1: {"reason": "a"}}
+        (folder / name).write_bytes(b"\0")
+    assert directory.read_attempts(3) == [{"reason": "a"}]
     # Only the names tell the number: a damaged record is no obstacle to the next one.
-    (tmp_path / "_amg/attempts/000003/1.json").write_bytes(b"{")
+    record.write_bytes(b"{")
     assert directory.write_attempt(3, {"reason": "b"}) == 2
 
 
