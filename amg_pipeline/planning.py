@@ -20,22 +20,20 @@ from amg_pipeline.config import (
     fingerprint_fields,
 )
 from amg_pipeline.errors import CommitConflictError, ConfigError, FingerprintMismatchError
+from amg_pipeline.run_addresses import check_addresses, with_absolute_addresses
 from amg_pipeline.storage.connections import configure_stores
 from amg_pipeline.storage.layout import OLD_FOLDER, fingerprint_prefix
 from amg_pipeline.storage.manifest import count_bytes, list_images
 from amg_pipeline.storage.mask_table import TableMetadata
 from amg_pipeline.storage.run_directory import RunDirectory
 from amg_pipeline.storage.stored_plan import StoredPlan
-from amg_pipeline.storage.uris import absolute_uri, has_password, redact
+from amg_pipeline.storage.uris import redact
 
 #: From variant and weights address (None: the packaged ones) to a SHA-256 in hex.
 WeightsDigest = Callable[[str, str | None], str]
 
 #: Raises if the model of a run could not be made; without making it.
 ModelCheck = Callable[[ModelSettings], None]
-
-#: The variant whose weights the package brings.
-_PACKAGED_VARIANT = "tiny"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,8 +123,8 @@ def make_plan(
         FingerprintMismatchError: If the output was made with other settings, and not `force`.
         StorageError: If the input cannot be listed or the output not written.
     """
-    config = _with_absolute_addresses(config)
-    _check_addresses(config)
+    config = with_absolute_addresses(config)
+    check_addresses(config)
     configure_stores(config.storage)
     directory = RunDirectory.open(config.output.uri)
     found = directory.read_plan()
@@ -214,45 +212,6 @@ def _extend(plan: Plan, *, dry_run: bool) -> Plan:
                 raise
         else:
             return replace(plan, stored=extended)
-
-
-def _with_absolute_addresses(config: RunConfig) -> RunConfig:
-    """Free addresses of the working directory, which differs between drivers and workers."""
-
-    def absolute(uri: str | None) -> str | None:
-        return absolute_uri(uri) if uri else uri
-
-    return config.model_copy(
-        update={
-            "model": config.model.model_copy(update={"weights": absolute(config.model.weights)}),
-            "images": config.images.model_copy(update={"input": absolute(config.images.input)}),
-            "output": config.output.model_copy(update={"uri": absolute(config.output.uri)}),
-        }
-    )
-
-
-def _check_addresses(config: RunConfig) -> None:
-    for name, value in (("INPUT", config.images.input), ("OUTPUT", config.output.uri)):
-        if not value:
-            raise ConfigError(f"{name} must be a path or URI. Received: nothing")
-        _refuse_password(name, value)
-    _refuse_password("model.weights", config.model.weights or "")
-    variant = config.model.variant
-    if config.model.weights is None and variant != _PACKAGED_VARIANT:
-        raise ConfigError(
-            f"model.weights must name a checkpoint for {variant}. Received: none. "
-            f"Get the official one with `amg weights fetch {variant}`, or use the packaged "
-            f"{_PACKAGED_VARIANT}"
-        )
-
-
-def _refuse_password(name: str, uri: str) -> None:
-    if has_password(uri):
-        raise ConfigError(
-            f"{name} must hold no password, because a plan keeps addresses for all to read. "
-            f"Received: one in front of {redact(uri)}. Give credentials by environment variables "
-            "or by the store's own configuration file"
-        )
 
 
 def _resolve(config: RunConfig, stored: StoredPlan | None, *, cpu_count: int | None) -> RunConfig:

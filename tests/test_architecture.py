@@ -25,7 +25,7 @@ LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"assets", "config", "records"}),
     frozenset({"attempts", "telemetry", "progress"}),
     frozenset({"sam", "amg", "storage"}),
-    frozenset({"selection"}),
+    frozenset({"selection", "run_addresses"}),
     frozenset({"attempt_log", "planning", "shard_runner", "evaluation"}),
     frozenset(
         {"outcome", "run_status", "work", "training", "export", "report", "refilter", "review"}

@@ -1,17 +1,15 @@
 """Which errors of disks and object stores mean what, and which are worth another try.
 
-Errors of optional packages (aiohttp, botocore, gcsfs, azure) are recognised by class name, code
-and HTTP status, so that none of these packages is imported here.
+They are recognised by class name, code, number and HTTP status; see `client_errors`.
 """
 
 from __future__ import annotations
 
 import errno
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import stamina
 
@@ -20,6 +18,15 @@ from amg_pipeline.errors import (
     StorageAccessError,
     StorageError,
     TransientStorageError,
+)
+from amg_pipeline.storage.client_errors import (
+    chain_of,
+    code_of,
+    describe,
+    errno_of,
+    has_base,
+    status_of,
+    statuses_of,
 )
 
 _Result = TypeVar("_Result")
@@ -109,8 +116,6 @@ _TRANSIENT_CLASSES = frozenset(
 _CLIENT_BASES = frozenset(
     {"AzureError", "BotoCoreError", "ClientError", "GoogleAuthError", "HttpError"}
 )
-#: aiohttp gives a body that breaks off the code 400, which the server never sent.
-_MALFORMED_ANSWERS = frozenset({"BadHttpMessage"})
 _FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -168,28 +173,28 @@ def translate(error: BaseException, action: str) -> Exception | None:
     Returns:
         The error to raise instead; None where `error` is not about storage at all.
     """
-    chain = list(_chain(error))
-    reason = _describe(chain)
-    if any(_code(link) in _BUCKET_CODES for link in chain):
+    chain = list(chain_of(error))
+    reason = describe(chain)
+    if any(code_of(link) in _BUCKET_CODES for link in chain):
         return StorageAccessError(
             f"{_capital(action)}: the bucket must exist. Received: {reason}. Create it, or check "
             "its name and the store's address"
         )
     if any(isinstance(link, FileNotFoundError | NotADirectoryError) for link in chain) or (
-        _status(chain) in _MISSING_STATUSES
+        status_of(chain) in _MISSING_STATUSES
     ):
         return FileNotFoundError(errno.ENOENT, f"{_capital(action)}: nothing is there ({reason})")
-    if isinstance(error, FileExistsError) or _status(chain) == _PRECONDITION_FAILED:
+    if isinstance(error, FileExistsError) or status_of(chain) == _PRECONDITION_FAILED:
         return CommitConflictError(
             f"{_capital(action)}: the object must not exist yet. Received: one that does"
         )
-    if any(_is_denied(link) for link in chain) or _status(chain) in _DENIED_STATUSES:
+    if any(_is_denied(link) for link in chain) or status_of(chain) in _DENIED_STATUSES:
         is_of_store = any(_is_of_store(link) for link in chain)
         return (StorageAccessError if is_of_store else StorageError)(
             f"{_capital(action)}: access must be permitted. Received: {reason}. "
             "Check the permissions and credentials"
         )
-    if any(_errno(link) in _FULL_ERRNOS for link in chain):
+    if any(errno_of(link) in _FULL_ERRNOS for link in chain):
         return StorageError(
             f"{_capital(action)}: the disk is full ({reason}). Free space there; the same command "
             "then resumes"
@@ -198,7 +203,7 @@ def translate(error: BaseException, action: str) -> Exception | None:
         return TransientStorageError(
             f"{_capital(action)}: the store did not answer as it should. Received: {reason}"
         )
-    if any(isinstance(link, OSError) or _has_base(link, _CLIENT_BASES) for link in chain):
+    if any(isinstance(link, OSError) or has_base(link, _CLIENT_BASES) for link in chain):
         return StorageError(f"{_capital(action)} failed. Received: {reason}")
     return None
 
@@ -223,24 +228,15 @@ class _Translation:
             raise translated from error
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    link: BaseException | None = error
-    while link is not None and id(link) not in seen:
-        seen.add(id(link))
-        yield link
-        link = link.__cause__
-
-
 def _is_transient(chain: list[BaseException]) -> bool:
-    if any(_code(link) in _TRANSIENT_CODES for link in chain):
+    if any(code_of(link) in _TRANSIENT_CODES for link in chain):
         return True
-    if _status(chain) is not None:
-        return _status(chain) in _TRANSIENT_STATUSES
+    if status_of(chain) is not None:
+        return status_of(chain) in _TRANSIENT_STATUSES
     return any(
         isinstance(link, TimeoutError | ConnectionError)
-        or _errno(link) in _TRANSIENT_ERRNOS
-        or _has_base(link, _TRANSIENT_CLASSES)
+        or errno_of(link) in _TRANSIENT_ERRNOS
+        or has_base(link, _TRANSIENT_CLASSES)
         for link in chain
     )
 
@@ -248,74 +244,23 @@ def _is_transient(chain: list[BaseException]) -> bool:
 def _is_denied(link: BaseException) -> bool:
     return (
         isinstance(link, PermissionError)
-        or _errno(link) == errno.EROFS
-        or _code(link) in _DENIED_CODES
-        or _has_base(link, _DENIED_CLASSES)
+        or errno_of(link) == errno.EROFS
+        or code_of(link) in _DENIED_CODES
+        or has_base(link, _DENIED_CLASSES)
         or _is_forbidden_by_google(link)
     )
 
 
 def _is_of_store(link: BaseException) -> bool:
     """Tell whether a refusal is an object store's, and so meant for the whole run."""
-    is_coded = _code(link) is not None or any(_statuses(link))
-    is_named = _has_base(link, _DENIED_CLASSES) or _is_forbidden_by_google(link)
-    return (is_coded or is_named) and not _has_base(link, _WEB_CLASSES)
+    is_coded = code_of(link) is not None or any(statuses_of(link))
+    is_named = has_base(link, _DENIED_CLASSES) or _is_forbidden_by_google(link)
+    return (is_coded or is_named) and not has_base(link, _WEB_CLASSES)
 
 
 def _is_forbidden_by_google(link: BaseException) -> bool:
     """HTTP 403 of Google's is a bare OSError in gcsfs."""
     return type(link) is OSError and str(link).startswith("Forbidden: ")
-
-
-def _has_base(link: BaseException, names: frozenset[str]) -> bool:
-    return any(base.__name__ in names for base in type(link).__mro__)
-
-
-def _errno(link: BaseException) -> int | None:
-    return link.errno if isinstance(link, OSError) else None
-
-
-def _response(link: BaseException) -> dict[str, Any]:
-    response = getattr(link, "response", None)
-    return response if isinstance(response, dict) else {}
-
-
-def _code(link: BaseException) -> str | None:
-    error: Any = _response(link).get("Error")
-    code: Any = error.get("Code") if isinstance(error, dict) else getattr(link, "error_code", None)
-    return code if isinstance(code, str) else None
-
-
-def _status(chain: list[BaseException]) -> int | None:
-    """Tell the HTTP status of botocore's, aiohttp's, azure's or gcsfs's errors."""
-    return next((status for link in chain for status in _statuses(link)), None)
-
-
-def _statuses(link: BaseException) -> Iterator[int]:
-    metadata = _response(link).get("ResponseMetadata")
-    if isinstance(metadata, dict):
-        yield from _valid_statuses(metadata.get("HTTPStatusCode"))
-    if _has_base(link, _MALFORMED_ANSWERS):
-        return
-    for name in ("status", "status_code", "code"):
-        yield from _valid_statuses(getattr(link, name, None))
-
-
-def _valid_statuses(value: object) -> Iterator[int]:
-    if isinstance(value, int) and 100 <= value < 600:
-        yield value
-
-
-def _describe(chain: list[BaseException]) -> str:
-    """Name a fault without its host, address or time, which clients put into their messages."""
-    code = next(filter(None, map(_code, chain)), None)
-    status = _status(chain)
-    number = next(filter(None, map(_errno, chain)), None)
-    # The last link is the client's own error, and says most where it has an HTTP status.
-    name = code or type(chain[0] if status is None else chain[-1]).__name__
-    if status is not None:
-        return f"{name}, HTTP {status}"
-    return f"{name}, {os.strerror(number)}" if number is not None else name
 
 
 def _capital(text: str) -> str:
