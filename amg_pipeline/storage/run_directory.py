@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from amg_pipeline.errors import ConfigError, StorageError, TransientStorageError
 from amg_pipeline.records import Shard
-from amg_pipeline.storage import layout
+from amg_pipeline.storage import layout, old_generations
 from amg_pipeline.storage.faults import RetryPolicy
 from amg_pipeline.storage.manifest import without
 from amg_pipeline.storage.object_store import ObjectStore, find_kind
@@ -99,7 +99,7 @@ class RunDirectory:
         if find_kind(self.uri) == "file":
             raise ConfigError(f"OUTPUT must be a folder. Received: a file, {redact(self.uri)}")
         ours = (layout.PLAN_FOLDER, layout.OLD_FOLDER)
-        has_old_generation = self._has_old_generation()
+        has_old_generation = old_generations.is_any(self._store)
         for info in self._store.list():
             is_beside = has_old_generation and not info.key.startswith(layout.RUN_KEYS)
             if not (is_beside or info.key.startswith(ours)):
@@ -150,22 +150,7 @@ class RunDirectory:
         Returns:
             The folder that it was moved to.
         """
-        folder = self._free_old_folder(plan)
-        keys = [
-            info.key
-            for place in (layout.OWN_FOLDER, layout.MASKS_FOLDER)
-            for info in self._store.list(place)
-        ]
-        if self._store.exists(layout.SUCCESS_KEY):
-            keys.append(layout.SUCCESS_KEY)
-        # The plan goes last: as long as it is there, the rest is known to be ours.
-        rank = {layout.SUCCESS_KEY: 0, layout.SUMMARY_KEY: 1, layout.PLAN_KEY: 4}
-        for key in sorted(keys):
-            if layout.parse_edition_key(key) is not None:
-                rank.setdefault(key, 3)
-        for key in sorted(keys, key=lambda key: (rank.get(key, 2), key)):
-            self._store.move(key, folder + key)
-        return folder
+        return old_generations.move_to_old(self._store, plan)
 
     def shards(self, plan: StoredPlan, *, skip: Container[int] = frozenset()) -> Iterator[Shard]:
         """Read the shards of a plan in order, one part of it in memory at a time.
@@ -320,20 +305,6 @@ class RunDirectory:
         for info in self._store.list(layout.ATTEMPTS_FOLDER + shard):
             if (parsed := layout.parse_attempt_key(info.key)) is not None:
                 yield (*parsed, info.key)
-
-    def _has_old_generation(self) -> bool:
-        return any(
-            info.key.endswith(f"/{layout.PLAN_KEY}") for info in self._store.list(layout.OLD_FOLDER)
-        )
-
-    def _free_old_folder(self, plan: StoredPlan) -> str:
-        """Find a folder without a complete old generation; one half moved is taken up again."""
-        base = layout.OLD_FOLDER + layout.fingerprint_prefix(plan.fingerprint)
-        folder, number = f"{base}/", 1
-        while self._store.exists(folder + layout.PLAN_KEY):
-            number += 1
-            folder = f"{base}-{number}/"
-        return folder
 
 
 def _own_shard(key: str, plan: StoredPlan) -> int | None:
