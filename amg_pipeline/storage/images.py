@@ -84,7 +84,7 @@ def load_image(
         ImageTooLargeError: If it has more than `max_pixels`.
         ImageDecodeError: If the bytes are no image, or a damaged one.
     """
-    data = _fetch(ref, retry)
+    data = fetch_image(ref, retry=retry)
     pixels = decode_image(data, exif_orientation=exif_orientation, max_pixels=max_pixels)
     return DecodedImage(ref, pixels)
 
@@ -123,7 +123,19 @@ def decode_image(
         ) from error
 
 
-def _fetch(ref: ImageRef, retry: RetryPolicy) -> bytes:
+def is_whole_object(uri: str) -> bool:
+    """Tell whether an image's address is that of a file, and not of a part of one."""
+    return TarAddress.parse(uri) is None and RowAddress.parse(uri) is None
+
+
+def fetch_image(ref: ImageRef, *, retry: RetryPolicy = _DEFAULT_RETRY) -> bytes:
+    """Read the bytes of one image, whatever they are.
+
+    Raises:
+        ImageNotFoundError: If nothing lies at the address.
+        ImageFetchError: If the bytes cannot be read, now or later.
+        TransientStorageError: If the store kept failing in a way that may pass.
+    """
     try:
         if (member := TarAddress.parse(ref.uri)) is not None:
             return read_member(member, ref.etag, retry=retry)

@@ -11,10 +11,11 @@ import os
 import secrets
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, BinaryIO
 
 from amg_pipeline.storage.uris import path_to_uri
 
@@ -26,6 +27,9 @@ _NO_LINKS = frozenset({errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK
 _BROKEN_LINK = frozenset({errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR})
 #: An unfinished write that is older belongs to nobody any more.
 _ABANDONED_S = 3600
+
+#: Calls a function, again where it fails for reasons that may pass.
+RetriedCall = Callable[[Callable[[], Any]], Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +93,18 @@ class LocalFiles:
                 _create_exclusively(path, data)
         _flush_folder(path.parent)
 
+    @contextmanager
+    def stream(self, key: str, _retry: RetriedCall) -> Iterator[BinaryIO]:
+        """Write a file piece by piece; it gets its name when the block ends without an error."""
+        path = self._path(key)
+        with _new_temporary(path) as temporary:
+            with temporary.open("xb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        _flush_folder(path.parent)
+
     def exists(self, key: str) -> bool:
         """Tell whether a file has this key."""
         return self._path(key).is_file()
@@ -143,14 +159,21 @@ def is_temporary(name: str) -> bool:
 
 @contextmanager
 def _temporary(path: Path, data: bytes) -> Iterator[Path]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Not derived from the final name, which may have the longest length that is allowed.
-    temporary = path.parent / f"{_TEMPORARY_PREFIX}{secrets.token_hex(8)}{_TEMPORARY_SUFFIX}"
-    try:
+    with _new_temporary(path) as temporary:
         with temporary.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        yield temporary
+
+
+@contextmanager
+def _new_temporary(path: Path) -> Iterator[Path]:
+    """Choose a name beside a path; what is left under it is removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Not derived from the final name, which may have the longest length that is allowed.
+    temporary = path.parent / f"{_TEMPORARY_PREFIX}{secrets.token_hex(8)}{_TEMPORARY_SUFFIX}"
+    try:
         yield temporary
     finally:
         temporary.unlink(missing_ok=True)

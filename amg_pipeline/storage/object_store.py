@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, BinaryIO, Protocol, TypeVar
 
 from amg_pipeline.errors import (
     CommitConflictError,
@@ -26,7 +26,7 @@ from amg_pipeline.storage.arrow_view import open_arrow_view
 from amg_pipeline.storage.claims import create_by_claim
 from amg_pipeline.storage.connections import S3_SCHEMES
 from amg_pipeline.storage.faults import RetryPolicy, retry_transient
-from amg_pipeline.storage.local_files import Child, LocalFiles
+from amg_pipeline.storage.local_files import Child, LocalFiles, RetriedCall
 from amg_pipeline.storage.remote_files import RemoteFiles
 from amg_pipeline.storage.s3_files import S3Files
 from amg_pipeline.storage.uris import is_local, local_path, redact, scheme_of
@@ -60,6 +60,7 @@ class _Files(Protocol):
 
     def read(self, key: str) -> bytes: ...
     def put(self, key: str, data: bytes) -> None: ...
+    def stream(self, key: str, retry: RetriedCall) -> AbstractContextManager[BinaryIO]: ...
     def create(self, key: str, data: bytes) -> None: ...
     def exists(self, key: str) -> bool: ...
     def kind(self, key: str) -> str | None: ...
@@ -120,6 +121,25 @@ class ObjectStore:
     def put(self, key: str, data: bytes) -> None:
         """Write an object in one step, replacing one that exists."""
         self._write("write", key, lambda: self._files.put(_checked(key), data))
+
+    @contextmanager
+    def stream(self, key: str) -> Iterator[BinaryIO]:
+        """Write an object piece by piece, replacing one that exists.
+
+        It is there, whole, when the block ends without an error, and not before.
+        """
+
+        def retried(operation: Callable[[], Any]) -> Any:
+            return self._run("write", key, operation)
+
+        try:
+            with self._files.stream(_checked(key), retried) as file:
+                yield file
+        except OSError as error:
+            # For instance a disk that is full; what the store answers went through the retries.
+            raise StorageError(
+                f"{redact(self.uri)} must take {key}. Received: {error.strerror or error}"
+            ) from error
 
     def create(self, key: str, data: bytes) -> None:
         """Write an object in one step, only if none has this key.

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-from typing import Any
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO
 
 from amg_pipeline.storage.connections import open_filesystem
-from amg_pipeline.storage.local_files import Child
+from amg_pipeline.storage.local_files import Child, RetriedCall
 from amg_pipeline.storage.uris import join_uri
 
 
@@ -46,6 +49,22 @@ class RemoteFiles:
     def put(self, key: str, data: bytes) -> None:
         """Write an object by one request; never as a stream, which a crash would cut short."""
         self._filesystem.pipe_file(self._path(key), data)
+
+    @contextmanager
+    def stream(self, key: str, retry: RetriedCall) -> Iterator[BinaryIO]:
+        """Write an object piece by piece; it is there when the block ends without an error.
+
+        The pieces wait on this machine's disk: a request that is under way cannot be taken back.
+        """
+        with tempfile.TemporaryDirectory(prefix="amg-") as folder:
+            path = Path(folder, "object")
+            with path.open("wb") as file:
+                yield file
+            self.upload(key, str(path), retry)
+
+    def upload(self, key: str, path: str, retry: RetriedCall) -> None:
+        """Make an object of a local file."""
+        retry(lambda: self._filesystem.put_file(path, self._path(key)))
 
     def create(self, key: str, data: bytes) -> None:
         """Write an object by one conditional request; FileExistsError if there is one.

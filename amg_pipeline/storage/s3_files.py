@@ -10,19 +10,25 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Coroutine
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 from botocore.exceptions import ClientError  # type: ignore[import-untyped]
 from fsspec.asyn import sync
 
+from amg_pipeline.errors import StorageError
 from amg_pipeline.storage.connections import request_timeout_s
 from amg_pipeline.storage.faults import DamagedBodyError
-from amg_pipeline.storage.local_files import Child
+from amg_pipeline.storage.local_files import Child, RetriedCall
 from amg_pipeline.storage.remote_files import RemoteFiles
 
 #: Of an object that came in one piece, an ETag is the MD5 of its bytes: on most stores, and unless
 #: it is encrypted with a key of the customer's.
 _MD5 = re.compile(r"[0-9a-f]{32}")
+#: Of an upload in parts; S3 takes 10,000 of them.
+_PART_BYTES = 64 * 2**20
 _ABSENT = frozenset({"404", "NoSuchKey"})
 
 _Result = TypeVar("_Result")
@@ -68,6 +74,37 @@ class S3Files(RemoteFiles):
     def put(self, key: str, data: bytes) -> None:
         """Write an object by one request, up to S3's limit of 5 GB."""
         self._call("put_object", Key=self._key(key), Body=data)
+
+    def upload(self, key: str, path: str, retry: RetriedCall) -> None:
+        """Make an object of a local file, in parts that are tried again one by one.
+
+        The object appears when all parts are there and the last request joins them.
+        """
+        size = Path(path).stat().st_size
+        if size <= _PART_BYTES:
+            retry(lambda: self.put(key, Path(path).read_bytes()))
+            return
+        place = {"Key": self._key(key)}
+        started = retry(lambda: self._call("create_multipart_upload", **place))
+        place["UploadId"] = started["UploadId"]
+        try:
+            parts = [
+                {"PartNumber": number, "ETag": retry(partial(self._put_part, place, path, number))}
+                for number in range(1, 1 - (-size // _PART_BYTES))
+            ]
+            joined = {"Parts": parts}
+            retry(lambda: self._call("complete_multipart_upload", **place, MultipartUpload=joined))
+        except BaseException:
+            # Parts that are neither joined nor given up are stored, and paid for, unseen.
+            with suppress(StorageError, FileNotFoundError):
+                retry(lambda: self._call("abort_multipart_upload", **place))
+            raise
+
+    def _put_part(self, place: dict[str, str], path: str, number: int) -> str:
+        with Path(path).open("rb") as file:
+            file.seek((number - 1) * _PART_BYTES)
+            body = file.read(_PART_BYTES)
+        return str(self._call("upload_part", **place, PartNumber=number, Body=body)["ETag"])
 
     def create(self, key: str, data: bytes) -> None:
         """Write an object by one request that the store refuses (HTTP 412) if there is one."""

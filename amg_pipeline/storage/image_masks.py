@@ -1,0 +1,148 @@
+"""The rows of a run as columns of masks, one image at a time; no mask is decoded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset
+from numpy.typing import NDArray
+
+from amg_pipeline.errors import StorageError
+from amg_pipeline.storage.tally import dataset_pieces
+
+#: Rows that are in memory at a time, and how many times as many are read ahead.
+_BATCH_ROWS = 64
+_BATCHES_AHEAD = 4
+_FILES_AHEAD = 1
+
+_COLUMNS = ["image_id", "uri", "status", "width", "height", "masks"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageMasks:
+    """One image and `N` masks of it, as its row has them.
+
+    Attributes:
+        image_id: The image's name within the run.
+        uri: Where it was read.
+        status: What became of it; an image that is not `ok` has no masks.
+        width: Columns in pixels; 0 where unknown.
+        height: Rows in pixels; 0 where unknown.
+        counts: COCO's compressed run lengths of size `[height, width]`.
+        bbox_xywh: Tight boxes in the image frame, float32 `(N, 4)`.
+        area: Pixels, int64 `(N,)`.
+        predicted_iou: Float32 `(N,)`.
+        stability_score: Float32 `(N,)`; NaN where an empty mask has none.
+        point_coords: The prompts XY in the image frame, float64 `(N, 2)`.
+        crop_box_xywh: The crops that masks were found in, int32 `(N, 4)`.
+    """
+
+    image_id: str
+    uri: str
+    status: str
+    width: int
+    height: int
+    counts: Sequence[str]
+    bbox_xywh: NDArray[np.float32]
+    area: NDArray[np.int64]
+    predicted_iou: NDArray[np.float32]
+    stability_score: NDArray[np.float32]
+    point_coords: NDArray[np.float64]
+    crop_box_xywh: NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.counts)
+
+    def take(self, indices: NDArray[np.intp]) -> ImageMasks:
+        """Select masks by index, in the given order."""
+        return ImageMasks(
+            image_id=self.image_id,
+            uri=self.uri,
+            status=self.status,
+            width=self.width,
+            height=self.height,
+            counts=[self.counts[i] for i in indices],
+            bbox_xywh=self.bbox_xywh[indices],
+            area=self.area[indices],
+            predicted_iou=self.predicted_iou[indices],
+            stability_score=self.stability_score[indices],
+            point_coords=self.point_coords[indices],
+            crop_box_xywh=self.crop_box_xywh[indices],
+        )
+
+
+def read_image_masks(dataset: pyarrow.dataset.Dataset) -> Iterator[ImageMasks]:
+    """Read all images of a run in order, in memory that does not grow with the run.
+
+    Args:
+        dataset: As `load_masks` returns it.
+
+    Raises:
+        StorageError: If a shard cannot be read.
+    """
+    for batch in _batches(dataset, _COLUMNS):
+        yield from _split(batch)
+
+
+def read_image_ids(dataset: pyarrow.dataset.Dataset) -> Iterator[tuple[str, str]]:
+    """Read the ids and statuses of all images in order, and nothing else.
+
+    Raises:
+        StorageError: If a shard cannot be read.
+    """
+    for batch in _batches(dataset, ["image_id", "status"]):
+        yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
+
+
+def _batches(dataset: pyarrow.dataset.Dataset, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    try:
+        for piece in dataset_pieces(dataset):
+            yield from piece.to_batches(
+                columns=columns,
+                batch_size=_BATCH_ROWS,
+                batch_readahead=_BATCHES_AHEAD,
+                fragment_readahead=_FILES_AHEAD,
+            )
+    except (pa.ArrowException, OSError) as error:
+        raise StorageError(
+            f"Every shard must be a readable Parquet file. Received: {type(error).__name__}. "
+            "Find the damaged one with `amg verify`"
+        ) from error
+
+
+def _split(batch: pa.RecordBatch) -> Iterator[ImageMasks]:
+    heads = [batch.column(name).to_pylist() for name in _COLUMNS[:-1]]
+    lists = batch.column("masks")
+    # Offsets count from the start of the child array, of which `flatten` gives this batch's part.
+    ends = lists.offsets.to_numpy() - lists.offsets[0].as_py()
+    structs = lists.flatten()
+    columns = {part.name: structs.field(part.name) for part in structs.type}
+    arrays: dict[str, Any] = {
+        "bbox_xywh": _matrix(columns["bbox"], 4),
+        "area": columns["area"].to_numpy(),
+        "predicted_iou": columns["predicted_iou"].to_numpy(),
+        "stability_score": columns["stability_score"].to_numpy(),
+        "point_coords": _matrix(columns["point_coords"], 2),
+        "crop_box_xywh": _matrix(columns["crop_box"], 4),
+    }
+    counts = columns["counts"].to_numpy(zero_copy_only=False).tolist()
+    for row, (image_id, uri, status, width, height) in enumerate(zip(*heads, strict=True)):
+        part = slice(int(ends[row]), int(ends[row + 1]))
+        yield ImageMasks(
+            image_id=image_id,
+            uri=uri,
+            status=status,
+            width=width or 0,
+            height=height or 0,
+            counts=counts[part],
+            **{name: array[part] for name, array in arrays.items()},
+        )
+
+
+def _matrix(column: pa.FixedSizeListArray, width: int) -> NDArray[Any]:
+    values: NDArray[Any] = column.flatten().to_numpy().reshape(-1, width)
+    return values
