@@ -20,6 +20,7 @@ from types import FrameType
 import click
 
 from amg_pipeline import __version__
+from amg_pipeline.cli.export import export
 from amg_pipeline.cli.runs import demo, plan, report, run, status, verify
 from amg_pipeline.cli.weights import weights
 from amg_pipeline.errors import AmgPipelineError, ConfigError, JobIncompleteError, WeightsError
@@ -38,7 +39,7 @@ def app() -> None:
     """Automatic mask generation: every mask a Segment Anything Model finds, as Parquet."""
 
 
-for command in (demo, plan, run, status, verify, report, weights):
+for command in (demo, plan, run, status, verify, report, export, weights):
     app.add_command(command)
 
 
