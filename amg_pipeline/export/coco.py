@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from typing import IO, Any, BinaryIO
 
-from amg_pipeline.export.json_text import finite, to_json
+from amg_pipeline.export.json_text import to_json
 from amg_pipeline.export.settings import ExportSettings, ExportTally
 from amg_pipeline.export.shapes import outline_polygons
 from amg_pipeline.storage.destination import Destination
@@ -54,17 +54,17 @@ def write_coco(
         "licenses": [],
         "categories": [{"id": _CATEGORY, "name": settings.label, "supercategory": ""}],
     }
-    file.write(to_json(head)[:-1].encode() + b',"annotations":[')
+    file.write(to_json(head)[:-1] + b',"annotations":[')
     # One pass over the run: what is said of the images waits, and comes last.
     with tempfile.SpooledTemporaryFile(_MEMORY_BYTES) as waiting:
         next_id = 1
         for number, image in enumerate(images, start=1):
             separator = b",\n" if number > 1 else b"\n"
-            waiting.write(separator + to_json(_image(number, image)).encode())
+            waiting.write(separator + to_json(_image(number, image)))
             rows = _annotations(image, number, next_id, settings, tally)
             texts = [to_json(row) for row in rows]
             if texts:
-                file.write((",\n" if next_id > 1 else "\n").encode() + ",\n".join(texts).encode())
+                file.write((b",\n" if next_id > 1 else b"\n") + b",\n".join(texts))
             next_id += len(texts)
         file.write(b'\n],"images":[')
         waiting.seek(0)
@@ -93,8 +93,8 @@ def _annotations(
         _segmentations(image, settings, tally),
         image.bbox_xywh.tolist(),
         image.area.tolist(),
-        finite(image.predicted_iou),
-        finite(image.stability_score),
+        image.predicted_iou.tolist(),
+        image.stability_score.tolist(),
         image.point_coords.tolist(),
         image.crop_box_xywh.tolist(),
         strict=True,

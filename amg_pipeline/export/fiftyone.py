@@ -25,17 +25,17 @@ def export_fiftyone(
     with tempfile.SpooledTemporaryFile(_MEMORY_BYTES) as places:
 
         def noted() -> Iterator[ImageMasks]:
-            separator = "{\n"
+            separator = b"{\n"
             for image in images:
                 place = (
                     image.uri
                     if settings.image_root is None
                     else (settings.image_root + image.image_id)
                 )
-                places.write(f"{separator}{to_json(image.image_id)}:{to_json(place)}".encode())
-                separator = ",\n"
+                places.write(separator + to_json(image.image_id) + b":" + to_json(place))
+                separator = b",\n"
                 yield image
-            places.write(b"{}\n" if separator == "{\n" else b"\n}\n")
+            places.write(b"{}\n" if separator == b"{\n" else b"\n}\n")
 
         export_coco(noted(), destination, settings, tally, key="labels.json")
         places.seek(0)

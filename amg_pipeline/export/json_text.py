@@ -1,28 +1,21 @@
-"""JSON as the exports write it: compact, without NaN, and the same for the same values."""
+"""JSON as the exports write it: compact, and the same for the same values.
+
+Made by orjson, which is ten times as fast as the standard library's: with that one, most of the
+time of an export of COCO went into it. NaN, which JSON has not, becomes null.
+"""
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-_ENCODE = json.JSONEncoder(separators=(",", ":"), allow_nan=False, ensure_ascii=False).encode
+import orjson
 
 
-def to_json(value: Any) -> str:
+def to_json(value: Any) -> bytes:
     """Write a value of Python's own types in one line."""
-    return _ENCODE(value)
+    return orjson.dumps(value)
 
 
-def to_json_bytes(value: Any) -> bytes:
-    """Write a value of Python's own types as the content of a file."""
-    return (_ENCODE(value) + "\n").encode()
-
-
-def finite(column: NDArray[np.floating[Any]]) -> Iterable[float | None]:
-    """Turn a column of scores into numbers of JSON, which has no NaN."""
-    return [None if math.isnan(value) else value for value in column.tolist()]
+def to_json_line(value: Any) -> bytes:
+    """Write a value of Python's own types as a line, or as the content of a file."""
+    return orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE)

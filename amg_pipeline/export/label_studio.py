@@ -10,7 +10,7 @@ from xml.sax.saxutils import quoteattr
 import numpy as np
 
 from amg_pipeline.export.brush import encode_brush
-from amg_pipeline.export.json_text import finite, to_json
+from amg_pipeline.export.json_text import to_json
 from amg_pipeline.export.pixels import decode_windows
 from amg_pipeline.export.settings import ExportSettings, ExportTally
 from amg_pipeline.export.shapes import outline_rings
@@ -40,7 +40,7 @@ def export_label_studio(
     tag = "PolygonLabels" if settings.shape == "polygon" else "BrushLabels"
     config = _CONFIG.format(tag=tag, label=quoteattr(settings.label))
     destination.put("label_config.xml", config.encode())
-    tasks = (to_json(_task(image, settings, tally)).encode() for image in images)
+    tasks = (to_json(_task(image, settings, tally)) for image in images)
     task = next(tasks, None)
     part = 0
     while task is not None or part == 0:
@@ -67,7 +67,7 @@ def _task(image: ImageMasks, settings: ExportSettings, tally: ExportTally) -> di
 def _regions(
     image: ImageMasks, settings: ExportSettings, tally: ExportTally
 ) -> Iterator[dict[str, Any]]:
-    scores = list(zip(finite(image.predicted_iou), finite(image.stability_score), strict=True))
+    scores = list(zip(image.predicted_iou.tolist(), image.stability_score.tolist(), strict=True))
     for index, values in enumerate(_values(image, settings, tally)):
         iou, stability = scores[index]
         for part, (kind, value) in enumerate(values):

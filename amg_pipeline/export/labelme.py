@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 from amg_pipeline.export.image_copies import path_from
-from amg_pipeline.export.json_text import finite, to_json_bytes
+from amg_pipeline.export.json_text import to_json_line
 from amg_pipeline.export.names import FileNames
 from amg_pipeline.export.pixels import MaskWindow, decode_windows
 from amg_pipeline.export.settings import ExportSettings, ExportTally
@@ -46,13 +46,13 @@ def export_labelme(
             "imageHeight": image.height,
             "imageWidth": image.width,
         }
-        destination.put(key, to_json_bytes(document))
+        destination.put(key, to_json_line(document))
 
 
 def _shapes(
     image: ImageMasks, settings: ExportSettings, tally: ExportTally
 ) -> Iterator[dict[str, Any]]:
-    scores = list(zip(finite(image.predicted_iou), finite(image.stability_score), strict=True))
+    scores = list(zip(image.predicted_iou.tolist(), image.stability_score.tolist(), strict=True))
     for index, drawn in enumerate(_drawn(image, settings, tally)):
         iou, stability = scores[index]
         for shape in drawn:

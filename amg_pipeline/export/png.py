@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from amg_pipeline.errors import StorageError
-from amg_pipeline.export.json_text import finite, to_json_bytes
+from amg_pipeline.export.json_text import to_json_line
 from amg_pipeline.export.names import FileNames
 from amg_pipeline.export.pixels import decode_windows
 from amg_pipeline.export.settings import ExportSettings, ExportTally
@@ -51,7 +51,7 @@ def export_png(
                 "labels": key,
                 "masks": list(_instances(image, visible)),
             }
-            index.write(to_json_bytes(line))
+            index.write(to_json_line(line))
 
 
 def paint_labels(image: ImageMasks) -> NDArray[np.uint16]:
@@ -71,8 +71,8 @@ def _instances(image: ImageMasks, visible: NDArray[np.int64]) -> Iterator[dict[s
     columns = zip(
         visible.tolist(),
         image.area.tolist(),
-        finite(image.predicted_iou),
-        finite(image.stability_score),
+        image.predicted_iou.tolist(),
+        image.stability_score.tolist(),
         strict=True,
     )
     for number, (pixels, area, iou, stability) in enumerate(columns, start=1):

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from amg_pipeline.export.json_text import finite, to_json_bytes
+from amg_pipeline.export.json_text import to_json_line
 from amg_pipeline.export.names import FileNames
 from amg_pipeline.export.settings import ExportSettings, ExportTally
 from amg_pipeline.storage.destination import Destination
@@ -39,7 +39,7 @@ def export_sa1b(
             "annotations": _annotations(image, next_id),
         }
         next_id += len(image)
-        destination.put(f"{name}.json", to_json_bytes(document))
+        destination.put(f"{name}.json", to_json_line(document))
 
 
 def _annotations(image: ImageMasks, first_id: int) -> list[dict[str, Any]]:
@@ -49,8 +49,8 @@ def _annotations(image: ImageMasks, first_id: int) -> list[dict[str, Any]]:
         image.counts,
         boxes.astype(int).tolist(),
         image.area.tolist(),
-        finite(image.predicted_iou),
-        finite(image.stability_score),
+        image.predicted_iou.tolist(),
+        image.stability_score.tolist(),
         image.point_coords.tolist(),
         image.crop_box_xywh.tolist(),
         strict=True,

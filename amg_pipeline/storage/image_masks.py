@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.dataset
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from amg_pipeline.errors import StorageError
-from amg_pipeline.storage.tally import dataset_pieces
 
-#: Rows that are in memory at a time, and how many times as many are read ahead.
+#: Rows that are decompressed at a time.
 _BATCH_ROWS = 64
-_BATCHES_AHEAD = 4
-_FILES_AHEAD = 1
+#: Shards whose bytes are read ahead.
+_SHARDS_AHEAD = 2
 
 _COLUMNS = ["image_id", "uri", "status", "width", "height", "masks"]
 
@@ -84,8 +87,13 @@ def read_image_masks(dataset: pyarrow.dataset.Dataset) -> Iterator[ImageMasks]:
     Raises:
         StorageError: If a shard cannot be read.
     """
-    for batch in _batches(dataset, _COLUMNS):
-        yield from _split(batch)
+    # pyarrow's own scanner reads ahead without bound where the reader is the slower one.
+    for data in _read_ahead(dataset):
+        with _readable():
+            shard = pq.ParquetFile(pa.BufferReader(data))
+        batches = shard.iter_batches(_BATCH_ROWS, columns=_COLUMNS)
+        while (batch := _next(batches)) is not None:
+            yield from _split(batch)
 
 
 def read_image_ids(dataset: pyarrow.dataset.Dataset) -> Iterator[tuple[str, str]]:
@@ -94,19 +102,41 @@ def read_image_ids(dataset: pyarrow.dataset.Dataset) -> Iterator[tuple[str, str]
     Raises:
         StorageError: If a shard cannot be read.
     """
-    for batch in _batches(dataset, ["image_id", "status"]):
-        yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
+    for path in dataset.files:
+        with _readable(), dataset.filesystem.open_input_file(path) as file:
+            table = pq.read_table(file, columns=["image_id", "status"])
+        yield from zip(*(column.to_pylist() for column in table.columns), strict=True)
 
 
-def _batches(dataset: pyarrow.dataset.Dataset, columns: list[str]) -> Iterator[pa.RecordBatch]:
+def _read_ahead(dataset: pyarrow.dataset.Dataset) -> Iterator[pa.Buffer]:
+    """Read the shards' bytes in order, some of them while the one before is worked on."""
+
+    def read(path: str) -> pa.Buffer:
+        with _readable(), dataset.filesystem.open_input_file(path) as file:
+            return file.read_buffer()
+
+    waiting: deque[Future[pa.Buffer]] = deque()
+    with ThreadPoolExecutor(_SHARDS_AHEAD, thread_name_prefix="shards") as pool:
+        try:
+            for path in dataset.files:
+                waiting.append(pool.submit(read, path))
+                if len(waiting) > _SHARDS_AHEAD:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _next(batches: Iterator[pa.RecordBatch]) -> pa.RecordBatch | None:
+    with _readable():
+        return next(batches, None)
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
     try:
-        for piece in dataset_pieces(dataset):
-            yield from piece.to_batches(
-                columns=columns,
-                batch_size=_BATCH_ROWS,
-                batch_readahead=_BATCHES_AHEAD,
-                fragment_readahead=_FILES_AHEAD,
-            )
+        yield
     except (pa.ArrowException, OSError) as error:
         raise StorageError(
             f"Every shard must be a readable Parquet file. Received: {type(error).__name__}. "

@@ -101,7 +101,11 @@ def encode_table(results: Sequence[ImageResult], metadata: TableMetadata) -> byt
     Returns:
         The file's bytes; the same for the same arguments and pyarrow version.
     """
-    table = results_to_table(results)
+    return encode_rows(results_to_table(results), metadata)
+
+
+def encode_rows(table: pa.Table, metadata: TableMetadata) -> bytes:
+    """Write a table of `MASK_SCHEMA`, as `encode_table` does."""
     counts = {FOOTER_KEY: count_table(table).to_json()}
     table = table.replace_schema_metadata({**_encode_metadata(metadata), **counts})
     sink = pa.BufferOutputStream()

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from amg_pipeline.errors import StorageError
-from amg_pipeline.storage import tally
 from amg_pipeline.storage.image_masks import read_image_ids, read_image_masks
 from amg_pipeline.storage.mask_table import load_masks
 from tests.export.stored_runs import BROKEN, IMAGES, write_run
@@ -20,12 +19,10 @@ def run_output(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("batch_rows", [1, 64])
-@pytest.mark.parametrize("files_at_once", [1, 128])
 def test_columns_are_those_of_the_rows(
-    run_output: Path, monkeypatch: pytest.MonkeyPatch, batch_rows: int, files_at_once: int
+    run_output: Path, monkeypatch: pytest.MonkeyPatch, batch_rows: int
 ) -> None:
     monkeypatch.setattr("amg_pipeline.storage.image_masks._BATCH_ROWS", batch_rows)
-    monkeypatch.setattr(tally, "_FILES_AT_ONCE", files_at_once)
     dataset = load_masks(str(run_output))
     found = list(read_image_masks(dataset))
     rows = dataset.to_table().to_pylist()
