@@ -9,6 +9,7 @@ PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(
 VENV := .venv
 BIN := $(VENV)/bin
 PARITY_VENV := .venv-parity
+EXPORTS_VENV := .venv-exports
 CONSTRAINTS := requirements/constraints.txt
 PINS := pyproject.toml $(CONSTRAINTS)
 # Compiling every module of TensorFlow and Ray takes half a minute; the few used compile themselves.
@@ -27,7 +28,7 @@ SCALE_ARGS ?=
 export CUDA_VISIBLE_DEVICES := -1
 export TF_CPP_MIN_LOG_LEVEL := 3
 
-.PHONY: help demo install test ray jobs s3 s3-server chaos lint format types check parity backends scale clean
+.PHONY: help demo install test exports ray jobs s3 s3-server chaos lint format types check parity backends scale clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +56,17 @@ demo: $(VENV)/.runtime-installed ## Masks of the sample photos, with a page to l
 test: $(VENV)/.dev-installed ## Run the tests with branch coverage
 	$(BIN)/python -m pytest --numprocesses $(TEST_WORKERS) --dist loadfile \
 		--cov --cov-report=term $(PYTEST_ARGS)
+
+# COCO, CVAT, YOLO, Label Studio, LabelMe, FiftyOne and datasets weigh two gigabytes.
+$(EXPORTS_VENV)/.installed: pyproject.toml requirements/exports.txt
+	$(PYTHON) -m venv $(EXPORTS_VENV)
+	@echo "Installing into $(EXPORTS_VENV) (the programs that exports are for: some minutes, once)"
+	$(EXPORTS_VENV)/bin/python -m pip install $(PIP_FLAGS) --requirement requirements/exports.txt
+	$(EXPORTS_VENV)/bin/python -m pip install $(PIP_FLAGS) --no-deps fiftyone==1.22.1 --editable .
+	@touch $@
+
+exports: $(EXPORTS_VENV)/.installed ## Open exports with the programs that they are for
+	$(EXPORTS_VENV)/bin/python -m pytest -m exports tests/exports $(PYTEST_ARGS)
 
 ray: $(VENV)/.dev-installed ## Run shards on a Ray of this machine
 	$(BIN)/python -m pytest -m "ray and not chaos" tests/distributed $(PYTEST_ARGS)
