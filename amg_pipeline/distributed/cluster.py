@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 
 from amg_pipeline.config import WorkerSettings
 from amg_pipeline.errors import ConfigError
@@ -33,12 +34,19 @@ def connected(settings: WorkerSettings) -> Iterator[None]:
     one left on this machine is never taken up. A process that is connected already stays so.
 
     Raises:
-        ConfigError: If nothing answers at the address.
+        ConfigError: If nothing answers at the address, or this machine's own Ray can never place a
+            worker.
     """
     if ray.is_initialized():
         yield
         return
     address = settings.address or os.environ.get("RAY_ADDRESS") or "local"
+    if address.startswith("ray://"):
+        raise ConfigError(
+            "--address (or RAY_ADDRESS) must be a cluster's own address, as HOST:6379: what "
+            f"workers tell does not come through Ray Client. Received: {address!r}. Run on a "
+            "machine of the cluster, or give the run to it with `ray job submit`"
+        )
     is_own = address == "local"
     own: dict[str, Any] = {
         "include_dashboard": False,
@@ -53,20 +61,31 @@ def connected(settings: WorkerSettings) -> Iterator[None]:
                 configure_logging=False,
                 **(own if is_own else {}),
             )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, RayError) as error:
         raise ConfigError(
             f"--address (or RAY_ADDRESS) must be a Ray cluster that answers. Received: {address!r}"
             f" ({error}). Leave it out to run on this machine"
         ) from error
     try:
-        if is_own and settings.gpus_per_worker and not _offered("GPU"):
-            raise ConfigError(
-                f"workers.gpus_per_worker must be 0 on a machine without GPUs. Received: "
-                f"{settings.gpus_per_worker}"
-            )
+        if is_own:
+            _refuse_what_never_fits(settings)
         yield
     finally:
         ray.shutdown()
+
+
+def _refuse_what_never_fits(settings: WorkerSettings) -> None:
+    """Refuse workers that this machine has no place for, now or later."""
+    wanted = {
+        "gpus_per_worker": ("GPU", settings.gpus_per_worker),
+        "memory_limit_bytes": ("memory", settings.memory_limit_bytes),
+    }
+    for name, (resource, amount) in wanted.items():
+        if amount and amount > _offered(resource):
+            raise ConfigError(
+                f"workers.{name} must be at most {_offered(resource):.0f}, which is what Ray "
+                f"offers on this machine. Received: {amount}"
+            )
 
 
 def _require_listener(address: str) -> None:
@@ -75,7 +94,7 @@ def _require_listener(address: str) -> None:
     Raises:
         OSError: If nothing listens there, or there is no such machine.
     """
-    host, _, port = address.removeprefix("ray://").rpartition(":")
+    host, _, port = address.rpartition(":")
     if host and port.isdecimal():
         socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS).close()
 
@@ -134,16 +153,26 @@ def alive_nodes() -> list[dict[str, Any]]:
     return [node for node in ray.nodes() if node["Alive"]]
 
 
+def is_alive(node: str) -> bool:
+    """Tell whether Ray sees a machine, by its id."""
+    return any(alive["NodeID"] == node for alive in alive_nodes())
+
+
+def hosts(gpus: float) -> list[dict[str, Any]]:
+    """List the machines that have what a worker needs most: so much of a GPU, or else any core."""
+    name, least = ("GPU", gpus) if gpus else ("CPU", 0.01)
+    return [node for node in alive_nodes() if node["Resources"].get(name, 0.0) >= least]
+
+
 def _cpus_of(wanted: int, count: int, gpus: float) -> float:
     """Give each worker its share of a machine's cores, at most what it can use."""
-    nodes = [node["Resources"] for node in alive_nodes()]
-    hosts = [node for node in nodes if node.get("GPU" if gpus else "CPU", 0.0) >= max(gpus, 0.01)]
-    if not hosts:
+    offers = [node["Resources"] for node in hosts(gpus)]
+    if not offers:
         # An autoscaling cluster without workers as yet.
         return float(wanted)
     shares = []
-    for host in hosts:
-        per_host = _shares(host["GPU"], gpus) if gpus else -(-count // len(hosts))
+    for host in offers:
+        per_host = _shares(host["GPU"], gpus) if gpus else -(-count // len(offers))
         shares.append(host.get("CPU", 0.0) / max(1, min(per_host, count)))
     share = min(float(wanted), *shares)
     # Ray takes fractions below 1 only. Rounded up, the shares would be more than the machine.

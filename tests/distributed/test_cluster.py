@@ -151,7 +151,7 @@ class FakeRay:
         self.is_up = False
 
     def nodes(self) -> list[dict[str, Any]]:
-        return [node(CPU=2.0)]
+        return [node(CPU=2.0, memory=2.0**30)]
 
 
 @pytest.fixture(autouse=True)
@@ -222,7 +222,13 @@ def test_ray_is_left_after_an_error_too(fake_ray: FakeRay) -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [ConnectionError("no one there"), ValueError("no"), RuntimeError("version")]
+    "error",
+    [
+        ConnectionError("no one there"),
+        ValueError("no"),
+        RuntimeError("version"),
+        ray.exceptions.AuthenticationError("no token"),
+    ],
 )
 def test_a_cluster_that_does_not_answer_is_a_wrong_address(
     monkeypatch: pytest.MonkeyPatch, error: Exception
@@ -239,7 +245,6 @@ def test_a_cluster_that_does_not_answer_is_a_wrong_address(
     ("address", "called"),
     [
         ("10.0.0.1:6379", [("10.0.0.1", 6379)]),
-        ("ray://head:10001", [("head", 10001)]),
         ("[::1]:6379", [("::1", 6379)]),
         ("auto", []),
         ("local", []),
@@ -268,13 +273,44 @@ def test_a_machine_that_does_not_answer_is_told_at_once(
     assert fake_ray.calls == []
 
 
-def test_gpus_that_this_machine_lacks_are_refused(fake_ray: FakeRay) -> None:
+@pytest.mark.parametrize("source", ["argument", "environment"])
+def test_ray_client_is_refused_at_once(
+    fake_ray: FakeRay,
+    monkeypatch: pytest.MonkeyPatch,
+    dialled: list[tuple[str, int]],
+    source: str,
+) -> None:
+    """It does not know actors' streams, and would say so by a traceback in the end."""
+    if source == "environment":
+        monkeypatch.setenv("RAY_ADDRESS", "ray://head:10001")
+    address = "ray://head:10001" if source == "argument" else None
     with (
-        pytest.raises(ConfigError, match=r"gpus_per_worker must be 0.*Received: 1"),
-        connected(settings(gpus_per_worker=1.0)),
+        pytest.raises(ConfigError, match=r"HOST:6379.*ray://head:10001.*ray job submit"),
+        connected(settings(address=address)),
     ):
         pytest.fail("not connected")
+    assert (fake_ray.calls, dialled) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"gpus_per_worker": 1.0}, r"gpus_per_worker must be at most 0, .*Received: 1"),
+        ({"memory_limit_bytes": 2**41}, rf"memory_limit_bytes must be at most {2**30}, .*{2**41}"),
+    ],
+)
+def test_workers_that_this_machine_never_has_a_place_for_are_refused(
+    fake_ray: FakeRay, values: dict[str, Any], message: str
+) -> None:
+    """A run would wait for ever."""
+    with pytest.raises(ConfigError, match=message), connected(settings(**values)):
+        pytest.fail("not connected")
     assert not fake_ray.is_up
+
+
+def test_workers_that_fit_this_machine_are_not_refused(fake_ray: FakeRay) -> None:
+    with connected(settings(gpus_per_worker=0.0, memory_limit_bytes=2**30)):
+        assert fake_ray.is_up
 
 
 def test_a_cluster_may_bring_gpus_later(fake_ray: FakeRay) -> None:
