@@ -89,14 +89,16 @@ class TellingWorker:
     def __init__(self, _setup: object) -> None:
         pass
 
-    def start(self) -> str:
-        """Give the machine's id."""
-        return str(ray.get_runtime_context().get_node_id())
+    def start(self) -> Iterator[str]:
+        """Give the machine's id when the process is up, and when all is ready."""
+        for _ in range(2):
+            yield str(ray.get_runtime_context().get_node_id())
 
     def run_shard(
         self, shard: Shard, _known: object, _is_last_attempt: bool
     ) -> Iterator[tuple[WorkerEvent, ...]]:
         """Tell of all rows and a commit."""
+        yield ()
         row = RowDone("ok", MASKS_PER_IMAGE)
         count = len(shard.images)
         for start in range(0, count, self.rows_per_message):

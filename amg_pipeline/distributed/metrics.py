@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from ray.util.metrics import Counter, Gauge, Histogram
 
-from amg_pipeline.records import ImageResult, ShardReport
+from amg_pipeline.distributed.worker import RowDone
+from amg_pipeline.records import ShardReport
 
 #: Every metric, and what it says.
 METRIC_NAMES: Mapping[str, str] = {
-    "amg_images_total": "Images with a row, by status.",
-    "amg_masks_total": "Masks that were found.",
+    "amg_images_total": "Images whose row was committed, by status.",
+    "amg_masks_total": "Masks in those rows.",
     "amg_stage_seconds": "Seconds that a shard spent in a stage.",
     "amg_device_idle_ratio": "Share of a worker's time in which its model had nothing to do.",
     "amg_shard_attempts_total": "Failed attempts at shards, by reason.",
@@ -52,19 +53,18 @@ class WorkerMetrics:
         )
         self._idle = Gauge("amg_device_idle_ratio", METRIC_NAMES["amg_device_idle_ratio"])
 
-    def add_image(self, result: ImageResult) -> None:
-        """Count a row and its masks."""
-        self._images.inc(1, tags={"status": result.status})
-        if result.masks:
-            self._masks.inc(len(result.masks))
-
-    def add_shard(self, report: ShardReport, *, seconds: float) -> None:
-        """Count a shard's stages.
+    def add_shard(self, report: ShardReport, rows: Iterable[RowDone], *, seconds: float) -> None:
+        """Count a shard's rows, masks and stages, once it is committed.
 
         Args:
             report: What the shard came to.
+            rows: Those that were made; not those that an earlier commit had.
             seconds: Since the worker's last shard ended, or since it was ready.
         """
+        for row in rows:
+            self._images.inc(1, tags={"status": row.status})
+            if row.num_masks:
+                self._masks.inc(row.num_masks)
         for stage, value in report.stage_seconds.items():
             self._stages.observe(value, tags={"stage": stage})
         busy = report.stage_seconds.get("generate", 0.0)

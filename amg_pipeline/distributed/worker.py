@@ -20,13 +20,14 @@ from typing import TYPE_CHECKING
 from amg_pipeline.attempts import FailureReason
 from amg_pipeline.config import RunConfig
 from amg_pipeline.distributed.memory_guard import MemoryGuard
-from amg_pipeline.errors import ShardError, StorageError, TransientStorageError
+from amg_pipeline.errors import ConfigError, ShardError, StorageError, TransientStorageError
 from amg_pipeline.records import ImageRef, ImageResult, Shard, ShardReport
 from amg_pipeline.shard_runner import ImageLoader, MaskGenerator, ShardRunner, is_device_fault
 from amg_pipeline.storage.connections import configure_stores
 from amg_pipeline.storage.mask_table import TableMetadata
 from amg_pipeline.storage.run_directory import RunDirectory
 from amg_pipeline.storage.stored_plan import StoredPlan
+from amg_pipeline.storage.uris import redact
 from amg_pipeline.telemetry import configure_logging
 
 if TYPE_CHECKING:
@@ -120,15 +121,17 @@ class ShardWorker:
         """Make the model, once.
 
         Raises:
-            ConfigError: If the backend cannot be used in this process, or if the model alone
-                needs more memory than the limit.
+            ConfigError: If the backend cannot be used in this process, the model alone needs more
+                memory than the limit, or the output is another one here than the driver's.
             WeightsError: If the weights cannot be loaded.
         """
         setup = self._setup
         configure_logging()
         configure_stores(setup.config.storage)
+        directory = RunDirectory.open(setup.output_uri)
+        _require_same_output(directory, setup.plan)
         self._runner = ShardRunner(
-            directory=RunDirectory.open(setup.output_uri),
+            directory=directory,
             plan=setup.plan,
             metadata=setup.metadata,
             generate=setup.make_generator(setup.config),
@@ -157,13 +160,15 @@ class ShardWorker:
             is_last_attempt: Whether faults that may pass become rows.
 
         Yields:
-            What happened since the last time; the very last event says how the shard ended.
+            What happened since the last time; nothing at first, which says that the shard is here.
+            The very last event says how the shard ended.
         """
         tried_shard, tried = self._tried
         rows = {**(tried if tried_shard == shard.shard_id else {}), **known}
         self._tried = (-1, {})
         events: SimpleQueue[WorkerEvent] = SimpleQueue()
         self._threads.submit(self._run_shard, shard, rows, is_last_attempt, events.put)
+        yield ()
         untold: list[WorkerEvent] = []
         tell_at = 0.0
         while True:
@@ -217,10 +222,11 @@ class ShardWorker:
         is_last_attempt: bool,
         tell: Callable[[WorkerEvent], None],
     ) -> None:
+        rows: list[RowDone] = []
+
         def on_image(result: ImageResult) -> None:
-            if self._metrics is not None:
-                self._metrics.add_image(result)
-            tell(RowDone(result.status, len(result.masks)))
+            rows.append(RowDone(result.status, len(result.masks)))
+            tell(rows[-1])
 
         try:
             report = self._require_runner().run(
@@ -231,7 +237,9 @@ class ShardWorker:
             return
         now = time.perf_counter()
         if self._metrics is not None:
-            self._metrics.add_shard(report, seconds=now - self._last_shard_ended)
+            redone = shard.redo if report.kept else None
+            new = [row for i, row in enumerate(rows) if redone is None or i in redone]
+            self._metrics.add_shard(report, new, seconds=now - self._last_shard_ended)
         self._last_shard_ended = now
         tell(report)
 
@@ -246,6 +254,17 @@ class ShardWorker:
         # What the image allocates cannot be stopped from here.
         threading.Timer(_LAST_WORDS_SECONDS, self._end_process, (_FATAL_EXIT_CODE,)).start()
         return True
+
+
+def _require_same_output(directory: RunDirectory, plan: StoredPlan) -> None:
+    found = directory.read_plan()
+    if found is None or found.fingerprint != plan.fingerprint:
+        raise ConfigError(
+            "OUTPUT must be one and the same place on every machine of the cluster. Received: "
+            f"{redact(directory.uri)}, which on a worker's machine holds "
+            f"{'no plan' if found is None else 'the plan of another run'}. Use an object store, "
+            "or a folder that all machines share"
+        )
 
 
 def _take_all(events: SimpleQueue[WorkerEvent]) -> list[WorkerEvent]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pickle
 import threading
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +102,7 @@ def test_rows_are_told_while_the_shard_runs(plan: Plan) -> None:
         return threshold_masks(pixels)
 
     told = loaded_worker(plan, make_generator=generates(masks)).run_shard(shard_of(plan), {}, False)
+    assert next(told) == (), "at first it says that the shard is here"
     first = next(told)
     assert RowDone("ok", len(threshold_masks(seen[0]).records)) in first
     assert not any(isinstance(event, ShardReport) for event in first)
@@ -110,7 +113,7 @@ def test_rows_are_told_while_the_shard_runs(plan: Plan) -> None:
 def test_rows_that_follow_each_other_closely_are_told_together(plan: Plan) -> None:
     """A message costs the driver more than a row."""
     news = list(loaded_worker(plan).run_shard(shard_of(plan), {}, False))
-    assert len(news) <= 2
+    assert len(news) <= 3
     assert sum(len(events) for events in news) == 5
 
 
@@ -160,26 +163,59 @@ def test_known_rows_are_committed_as_they_are(plan: Plan) -> None:
     assert shard.images[2] not in touched
 
 
-def test_metrics_count_rows_and_the_shard(plan: Plan) -> None:
-    class Metrics:
-        def __init__(self) -> None:
-            self.statuses: list[str] = []
-            self.seconds: list[float] = []
+class Metrics:
+    """Notes what is counted."""
 
-        def add_image(self, result: ImageResult) -> None:
-            self.statuses.append(result.status)
+    def __init__(self) -> None:
+        self.statuses: list[str] = []
+        self.masks = 0
+        self.seconds: list[float] = []
 
-        def add_shard(self, report: ShardReport, *, seconds: float) -> None:
-            self.seconds.append(seconds)
+    def add_shard(self, report: ShardReport, rows: Iterable[RowDone], *, seconds: float) -> None:
+        rows = list(rows)
+        self.statuses += [row.status for row in rows]
+        self.masks += sum(row.num_masks for row in rows)
+        self.seconds.append(seconds)
 
-    metrics = Metrics()
-    worker = loaded_worker(plan)
+
+def counted(plan: Plan, **options: Any) -> tuple[ShardWorker, Metrics]:
+    worker, metrics = loaded_worker(plan, **options), Metrics()
     worker.count_with(metrics)  # type: ignore[arg-type]
-    for number in range(2):
-        run(worker, shard_of(plan, number))
+    return worker, metrics
+
+
+def test_metrics_count_rows_and_the_shard(plan: Plan) -> None:
+    worker, metrics = counted(plan)
+    reports = [run(worker, shard_of(plan, number))[-1] for number in range(2)]
     assert sorted(metrics.statuses) == ["decode_error", *["ok"] * 7]
+    assert metrics.masks == sum(r.masks for r in reports if isinstance(r, ShardReport)) > 0
     assert len(metrics.seconds) == 2
     assert min(metrics.seconds) > 0
+
+
+def test_metrics_count_a_shard_that_is_tried_again_once(plan: Plan) -> None:
+    faults = [RuntimeError("no luck")]
+
+    def masks(pixels: Pixels) -> Found:
+        if pixels.shape[0] == 8 and faults:
+            raise faults.pop()
+        return threshold_masks(pixels)
+
+    worker, metrics = counted(plan, make_generator=generates(masks))
+    assert failure_of(run(worker, shard_of(plan))).reason == "error"
+    assert metrics.statuses == []
+    run(worker, shard_of(plan))
+    assert sorted(metrics.statuses) == ["decode_error", "ok", "ok", "ok"]
+
+
+def test_metrics_leave_out_rows_that_an_earlier_commit_had(plan: Plan) -> None:
+    worker, metrics = counted(plan)
+    again = replace(shard_of(plan), redo=frozenset({1}))
+    run(worker, again)  # its object is not there, so all of it is done
+    assert len(metrics.statuses) == 4
+    metrics.statuses.clear()
+    run(worker, again)
+    assert metrics.statuses == ["decode_error"]
 
 
 # Images that are tried alone
@@ -354,6 +390,20 @@ def test_a_model_that_cannot_be_made_is_raised(plan: Plan, error: Exception) -> 
     worker = ShardWorker(setup_of(plan, make_generator=fail))
     with pytest.raises(type(error), match=str(error)):
         worker.load_model()
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_an_output_that_is_another_one_on_this_machine_is_refused(
+    plan: Plan, tmp_path: Path, is_there: bool
+) -> None:
+    """A folder of one machine: what is committed to it elsewhere would be lost."""
+    here = tmp_path / "here"
+    if is_there:
+        plan_photos(tmp_path / "in", here, shard_size=3)
+    setup = replace(setup_of(plan), output_uri=str(here))
+    reason = "the plan of another run" if is_there else "no plan"
+    with pytest.raises(ConfigError, match=rf"OUTPUT must be one and the same.*{reason}"):
+        ShardWorker(setup).load_model()
 
 
 # What travels
