@@ -169,7 +169,8 @@ class WorkerSettings(_Section):
     decode_threads: PositiveInt = 2
     #: Ray cluster; None takes RAY_ADDRESS, else starts a Ray of its own on this machine.
     address: str | None = None
-    #: An image that takes longer is hung: its worker is replaced. Not with `--local`.
+    #: An image that takes longer is hung: its worker is replaced. At least as long as retries may
+    #: last, where images come from a store. Not with `--local`.
     image_timeout_seconds: Annotated[float, Field(gt=0.0)] = 600.0
     #: A worker that holds more is replaced, before the machine runs out; None sets no limit.
     memory_limit_bytes: PositiveInt | None = None

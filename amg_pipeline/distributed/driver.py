@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import ray
 
 from amg_pipeline.attempt_log import AttemptLog
 from amg_pipeline.attempts import Failure, FailureReason, ShardTask
-from amg_pipeline.distributed.cluster import alive_nodes, log_shape, worker_shape
+from amg_pipeline.distributed.cluster import is_alive, log_shape, worker_shape
+from amg_pipeline.distributed.flights import Flight
 from amg_pipeline.distributed.metrics import DriverMetrics
 from amg_pipeline.distributed.pool import PooledWorker, WorkerPool
 from amg_pipeline.distributed.shard_queue import ShardQueue
@@ -37,25 +37,6 @@ _RESIZE_SECONDS = 10.0
 
 #: Called with the number of masks of each image that is done.
 OnImage = Callable[[int], None]
-
-
-@dataclass(slots=True, eq=False)
-class _Flight:
-    """A shard on a worker.
-
-    Attributes:
-        task: The shard.
-        worker: Who has it.
-        pending: What Ray will tell of it next: a stream of events, or a tried image's result.
-        to_try: Rows that are still to be tried alone, the one being tried first.
-        rows_done: Rows of this attempt that are finished.
-    """
-
-    task: ShardTask
-    worker: PooledWorker
-    pending: Any = None
-    to_try: list[int] = field(default_factory=list)
-    rows_done: int = 0
 
 
 def run_distributed(
@@ -92,7 +73,7 @@ def run_distributed(
     tally = RunTally(plan)
     work = work or find_work(plan)
     if work.num_shards:
-        driver = _Driver(work, WorkerPool(setup), tally, on_image)
+        driver = _Driver(work, WorkerPool(setup, clock=time.monotonic), tally, on_image)
         try:
             driver.run()
         finally:
@@ -126,6 +107,8 @@ class _Driver:
         )
         self._shape = worker_shape(work.plan.config.workers)
         self._resize_at = time.monotonic() + _RESIZE_SECONDS
+        # When it was last listened to whatever workers had to tell.
+        self._heard_at = time.monotonic()
         log_shape(self._shape)
 
     def run(self) -> None:
@@ -133,8 +116,9 @@ class _Driver:
         while self._queue or self._flights():
             self._resize()
             self._hand_out()
-            self._wait()
+            self._listen()
             self._end_hung_workers()
+            self._pool.end_stuck_starts(as_of=self._heard_at)
             self._metrics.set_queue_depth(len(self._queue))
 
     def close(self) -> None:
@@ -157,22 +141,22 @@ class _Driver:
         busy = sum(bool(worker.flights) for worker in self._pool.workers)
         return min(self._shape.count, len(self._queue) + busy)
 
-    def _flights(self) -> list[_Flight]:
+    def _flights(self) -> list[Flight]:
         return [flight for worker in self._pool.workers for flight in worker.flights]
 
     def _hand_out(self) -> None:
         """Give every idle worker a shard, then every worker a second one, as far as they reach."""
-        for depth in range(_SHARDS_IN_FLIGHT):
-            for worker in self._pool.workers:
-                # A second one only where it keeps no other worker idle in the end.
-                if depth and len(self._queue) < len(self._pool.workers):
-                    break
-                is_alone = any(flight.to_try for flight in worker.flights)
-                if worker.is_ready and len(worker.flights) == depth and not is_alone:
-                    task = self._queue.take(with_suspects=depth == 0)
-                    if task is None:
-                        break
-                    self._start(task, worker)
+        ready = [worker for worker in self._pool.workers if worker.is_ready]
+        for worker in ready:
+            if not worker.flights:
+                self._start(self._queue.take(with_suspects=True), worker)
+        for worker in ready:
+            # A second one only where it keeps no other worker idle in the end.
+            if len(worker.flights) == 1 and len(self._queue) >= len(ready):
+                (first,) = worker.flights
+                # The worker has to have it first, so that it has the model first.
+                if first.has_begun and not first.to_try:
+                    self._start(self._queue.take(with_suspects=False), worker)
         if not self._queue:
             self._release_idle()
 
@@ -182,14 +166,16 @@ class _Driver:
             if not worker.flights:
                 self._pool.discard(worker)
 
-    def _start(self, task: ShardTask, worker: PooledWorker) -> None:
-        flight = _Flight(task, worker, to_try=task.suspects())
+    def _start(self, task: ShardTask | None, worker: PooledWorker) -> None:
+        if task is None:
+            return
         if not worker.flights:
             worker.last_sign = time.monotonic()
+        flight = Flight(task, worker, to_try=task.suspects())
         worker.flights.append(flight)
         self._call(flight)
 
-    def _call(self, flight: _Flight) -> None:
+    def _call(self, flight: Flight) -> None:
         """Have the flight's next row tried alone, or its shard run if no row is left to try."""
         task, actor = flight.task, flight.worker.actor
         shard = task.shard
@@ -198,13 +184,14 @@ class _Driver:
             flight.pending = actor.try_image.remote(shard.shard_id, row, shard.images[row])
             return
         task.suspect_from = None
+        flight.has_begun = False
         flight.pending = actor.run_shard.options(num_returns="streaming").remote(
             shard, task.known, task.is_last_attempt
         )
 
     # News
 
-    def _wait(self) -> None:
+    def _listen(self) -> None:
         """Wait for news and take in all there is."""
         flights = {id(flight.pending): flight for flight in self._flights()}
         starting = {id(w.started): w for w in self._pool.workers if not w.is_ready}
@@ -214,33 +201,39 @@ class _Driver:
             time.sleep(_POLL_SECONDS / 10)
             return
         ray.wait(pending, num_returns=1, timeout=_POLL_SECONDS, fetch_local=False)
+        self._heard_at = time.monotonic()
         ready, _ = ray.wait(pending, num_returns=len(pending), timeout=0, fetch_local=False)
         for thing in ready:
             if id(thing) in starting:
-                self._pool.welcome(starting[id(thing)])
+                self._pool.hear(starting[id(thing)])
             else:
                 flight = flights[id(thing)]
                 # It may have gone with its worker a moment ago.
                 if flight in flight.worker.flights:
                     self._hear(flight)
 
-    def _hear(self, flight: _Flight) -> None:
+    def _hear(self, flight: Flight) -> None:
+        worker = flight.worker
         try:
             news = (ray.get(flight.pending),) if flight.to_try else ray.get(next(flight.pending))
         except StopIteration:
             news = (AttemptFailed("error", "StopIteration", "the worker fell silent"),)
         except ray.exceptions.RayError as error:
-            self._lose(flight.worker, _reason_of(error, flight.worker), str(error))
+            self._lose(worker, _reason_of(error, worker), str(error))
             return
-        flight.worker.last_sign = time.monotonic()
+        flight.has_begun = True
+        if flight is worker.flights[0]:
+            # The others wait for it, or do what goes on beside the model.
+            worker.last_sign = time.monotonic()
         for event in news:
             self._take_in(event, flight)
 
-    def _take_in(self, event: WorkerEvent, flight: _Flight) -> None:
+    def _take_in(self, event: WorkerEvent, flight: Flight) -> None:
         if isinstance(event, AttemptFailed):
             self._take_in_failure(event, flight)
         elif isinstance(event, ShardReport):
             flight.worker.flights.remove(flight)
+            self._pool.forgive_device_faults(flight.worker)
             self._tally.add_shard(event)
             self._metrics.add_shard("committed")
         elif flight.to_try:
@@ -249,28 +242,36 @@ class _Driver:
         else:
             self._take_in_row(event, flight)
 
-    def _take_in_row(self, row: RowDone, flight: _Flight) -> None:
+    def _take_in_row(self, row: RowDone, flight: Flight) -> None:
         if flight.task.is_news(flight.rows_done) and self._on_image is not None:
             self._on_image(row.num_masks)
         flight.rows_done += 1
 
-    def _take_in_failure(self, event: AttemptFailed, flight: _Flight) -> None:
+    def _take_in_failure(self, event: AttemptFailed, flight: Flight) -> None:
         if event.is_fatal:
             raise StorageError(event.message)
         if event.reason == "error":
             self._fail(flight, "error", event.error_type, event.message)
             return
-        if event.reason == "device" and flight.worker.node is not None:
-            self._pool.add_device_fault(flight.worker.node)
+        if event.reason == "device":
+            self._pool.add_device_fault(flight.worker)
         self._lose(flight.worker, event.reason, event.message, error_type=event.error_type)
 
     # Failures
 
     def _end_hung_workers(self) -> None:
-        limit = self._plan.config.workers.image_timeout_seconds
+        """Do without workers of whose first shard there was no news for too long.
+
+        Silence is counted until the driver last listened: what it did since, however long it took,
+        is no silence of theirs.
+        """
+        config = self._plan.config
         for worker in tuple(self._pool.workers):
-            if worker.flights and time.monotonic() - worker.last_sign > limit:
-                self._lose(worker, "timeout", f"no image was finished for {limit} s")
+            silence = self._heard_at - worker.last_sign
+            if not worker.flights or silence <= config.workers.image_timeout_seconds:
+                continue
+            if silence > worker.flights[0].longest_silence(config):
+                self._lose(worker, "timeout", f"there was no news for {silence:.0f} s")
 
     def _lose(
         self, worker: PooledWorker, reason: FailureReason, message: str, *, error_type: str = ""
@@ -283,7 +284,7 @@ class _Driver:
             own_reason: FailureReason = "preempted" if is_bystander else reason
             self._fail(flight, own_reason, error_type or "WorkerLost", message)
 
-    def _fail(self, flight: _Flight, reason: FailureReason, error_type: str, message: str) -> None:
+    def _fail(self, flight: Flight, reason: FailureReason, error_type: str, message: str) -> None:
         flight.worker.flights.remove(flight)
         task = flight.task
         failure = Failure(
@@ -310,7 +311,7 @@ def _reason_of(error: Exception, worker: PooledWorker) -> FailureReason:
         return "out_of_memory"
     if getattr(error, "preempted", False):
         return "preempted"
-    is_node_alive = any(node["NodeID"] == worker.node for node in alive_nodes())
-    if isinstance(error, ray.exceptions.ActorUnavailableError) or not is_node_alive:
+    is_lost = worker.node is not None and not is_alive(worker.node)
+    if isinstance(error, ray.exceptions.ActorUnavailableError) or is_lost:
         return "node_lost"
     return "crash"
