@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 import fsspec
+import stamina
 from fsspec.implementations.local import LocalFileSystem
 
-from amg_pipeline.errors import ConfigError, WeightsError
+from amg_pipeline.errors import ConfigError, StorageError, TransientStorageError, WeightsError
 
 Source = str | os.PathLike[str]
+_Result = TypeVar("_Result")
 
 _BLOCK_BYTES = 2**20
+#: Many workers fetch the same file when a run starts, and a store may throttle them.
+_ATTEMPTS = 8
+_RETRY_SECONDS = 180.0
+_TRANSIENT_STATUSES = frozenset({408, 429})
+_FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
+#: Errors of files and folders that say something about them.
+_LASTING_FAULTS = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
 _INDEX = "model.safetensors.index.json"
 _SHARD_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*\.safetensors")
 
@@ -41,7 +51,8 @@ def weights_sha256(variant: str, weights: Source | None) -> str:
 
     Raises:
         ConfigError: If no weights are given for a variant without packaged ones.
-        WeightsError: If the file cannot be read.
+        WeightsError: If the file is not there or cannot be read.
+        TransientStorageError: If its store kept failing in a way that may pass.
     """
     return source_sha256(packaged(variant) if weights is None else weights)
 
@@ -65,20 +76,25 @@ def packaged(variant: str) -> str:
 
 def source_sha256(source: Source) -> str:
     """Compute the SHA-256 of a file, or of the names and digests of a folder's weights files."""
-    with _reporting(source):
-        filesystem, path = _resolve(source)
+
+    def read(filesystem: Any, path: str) -> str:
         files = _weights_files(filesystem, path)
         if files == [path]:
             return _file_sha256(filesystem, path)
         lines = [f"{_file_sha256(filesystem, file)}  {_name(file)}\n" for file in sorted(files)]
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+    return _reading(source, read)
 
 
 def source_bytes(source: Source) -> int:
     """Sum the sizes of a source's weights files in bytes."""
-    with _reporting(source):
-        filesystem, path = _resolve(source)
-        return sum(int(filesystem.size(file)) for file in _weights_files(filesystem, path))
+    return _reading(
+        source,
+        lambda filesystem, path: sum(
+            int(filesystem.size(file)) for file in _weights_files(filesystem, path)
+        ),
+    )
 
 
 @contextmanager
@@ -87,18 +103,21 @@ def local_files(source: Source) -> Iterator[tuple[Path, ...]]:
 
     Raises:
         WeightsError: If there is nothing, or it cannot be read.
+        TransientStorageError: If it could not be fetched in several tries.
+        StorageError: If this machine's disk is full.
     """
     with tempfile.TemporaryDirectory(prefix="amg-weights-") as folder:
-        with _reporting(source):
-            filesystem, path = _resolve(source)
+
+        def fetch(filesystem: Any, path: str) -> tuple[Path, ...]:
             files = _weights_files(filesystem, path)
             if isinstance(filesystem, LocalFileSystem):
-                local = tuple(Path(file) for file in files)
-            else:
-                local = tuple(Path(folder) / _name(file) for file in files)
-                for file, copy in zip(files, local, strict=True):
-                    filesystem.get_file(file, str(copy))
-        yield local
+                return tuple(Path(file) for file in files)
+            local = tuple(Path(folder) / _name(file) for file in files)
+            for file, copy in zip(files, local, strict=True):
+                filesystem.get_file(file, str(copy))
+            return local
+
+        yield _reading(source, fetch)
 
 
 def shown(source: Source) -> str:
@@ -140,23 +159,50 @@ def transfer_reason(error: Exception) -> str:
     return f"{name} {status}" if status else name
 
 
-@contextmanager
-def _reporting(source: Source) -> Iterator[None]:
-    try:
-        yield
-    except transfer_errors() as error:
-        if is_absence(error):
-            raise WeightsError(
-                f"Expected weights at {shown(source)}. Received: nothing there"
-            ) from None
-        raise WeightsError(
-            f"Expected readable weights at {shown(source)}. Received: {transfer_reason(error)}"
-        ) from None
+def _reading(source: Source, operation: Callable[[Any, str], _Result]) -> _Result:
+    """Run an operation on a source's file system and path; faults that may pass are retried."""
+
+    def attempt() -> _Result:
+        try:
+            return operation(*fsspec.core.url_to_fs(os.fspath(source)))
+        except transfer_errors() as error:
+            raise _translated(error, source) from None
+
+    caller = stamina.RetryingCaller(attempts=_ATTEMPTS, timeout=_RETRY_SECONDS)
+    return caller(TransientStorageError, attempt)
 
 
-def _resolve(source: Source) -> tuple[Any, str]:
-    filesystem, path = fsspec.core.url_to_fs(os.fspath(source))
-    return filesystem, path
+def _translated(error: Exception, source: Source) -> WeightsError | StorageError:
+    """Tell weights that are not there or not to be had from a store or a disk that fails now."""
+    if is_absence(error):
+        return WeightsError(f"Expected weights at {shown(source)}. Received: nothing there")
+    received = f"Received: {transfer_reason(error)}"
+    if getattr(error, "errno", None) in _FULL_ERRNOS:
+        return StorageError(
+            f"Weights at {shown(source)} must have room in the temporary folder. {received}"
+        )
+    if _may_pass(error):
+        return TransientStorageError(
+            f"The store of the weights at {shown(source)} did not answer as it should. {received}"
+        )
+    return WeightsError(f"Expected readable weights at {shown(source)}. {received}")
+
+
+def _may_pass(error: Exception) -> bool:
+    import aiohttp
+    from botocore import exceptions as boto  # type: ignore[import-untyped]
+
+    # File systems wrap the real error.
+    real = error.__cause__ if isinstance(error.__cause__, Exception) else error
+    status = getattr(real, "status", None)
+    if isinstance(response := getattr(real, "response", None), dict):
+        status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    if isinstance(status, int):
+        return status in _TRANSIENT_STATUSES or status >= 500
+    if isinstance(real, _LASTING_FAULTS):
+        return False
+    passing = (boto.ConnectionError, boto.HTTPClientError, boto.IncompleteReadError)
+    return isinstance(real, (OSError, aiohttp.ClientError, *passing))
 
 
 def _name(path: str) -> str:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import uuid
@@ -7,10 +8,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import fsspec
 import pytest
+import stamina
+from botocore.exceptions import (
+    ClientError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    NoCredentialsError,
+    ReadTimeoutError,
+)
 
-from amg_pipeline.errors import ConfigError, WeightsError
+from amg_pipeline.errors import ConfigError, StorageError, TransientStorageError, WeightsError
 from amg_pipeline.sam.weights import source, weights_sha256
 from amg_pipeline.sam.weights.source import local_files, shown, source_bytes, source_sha256
 
@@ -155,6 +165,133 @@ def test_local_files_of_nothing_is_refused(uri: str, tmp_path: Path) -> None:
 def test_source_of_an_unknown_protocol_is_refused() -> None:
     with pytest.raises(WeightsError, match=r"readable weights at nosuch://bucket/a.*ValueError"):
         source_sha256("nosuch://key:secret@bucket/a?sig=secret")
+
+
+# Stores and disks that fail
+
+
+def answered(status: int) -> Exception:
+    return aiohttp.ClientResponseError(None, (), status=status)  # type: ignore[arg-type]
+
+
+def of_s3(status: int, code: str) -> Exception:
+    """What s3fs makes of an answer."""
+    error = OSError(errno.EIO, code)
+    error.__cause__ = ClientError(
+        {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}, "GetObject"
+    )
+    return error
+
+
+def of_the_web(cause: Exception) -> Exception:
+    """What fsspec makes of any failure of a web server."""
+    error = FileNotFoundError("https://host/a.pth")
+    error.__cause__ = cause
+    return error
+
+
+PASSING = [
+    OSError(errno.EIO, "a disk"),
+    ConnectionResetError(),
+    TimeoutError(),
+    aiohttp.ClientPayloadError(),
+    of_the_web(aiohttp.ClientConnectionError()),
+    of_the_web(answered(503)),
+    answered(429),
+    of_s3(500, "InternalError"),
+    of_s3(503, "SlowDown"),
+    ReadTimeoutError(endpoint_url="https://host"),
+    EndpointConnectionError(endpoint_url="https://host"),
+    ConnectTimeoutError(endpoint_url="https://host"),
+]
+LASTING = [
+    PermissionError(),
+    IsADirectoryError(),
+    ValueError("Protocol not known"),
+    ImportError("install gcsfs"),
+    answered(403),
+    of_the_web(answered(401)),
+    of_s3(403, "AccessDenied"),
+    NoCredentialsError(),
+]
+
+
+@pytest.fixture
+def failing(bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, list[Exception]]]:
+    """A file whose store fails with each of these errors before it works; waits take no time."""
+    uri = put(bucket, "a.pth", b"abc")
+    errors: list[Exception] = []
+    kind = type(fsspec.core.url_to_fs(bucket)[0])
+    fetch = kind.get_file
+
+    def get_file(self: Any, *arguments: Any, **options: Any) -> Any:
+        if errors:
+            raise errors.pop(0)
+        return fetch(self, *arguments, **options)
+
+    monkeypatch.setattr(kind, "get_file", get_file)
+    stamina.set_testing(True, attempts=3)
+    yield uri, errors
+    stamina.set_testing(False)
+
+
+@pytest.mark.parametrize("error", PASSING, ids=repr)
+def test_a_fault_that_passes_is_retried(
+    failing: tuple[str, list[Exception]], error: Exception
+) -> None:
+    uri, errors = failing
+    errors += [error, error]
+    with local_files(uri) as (copy,):
+        assert copy.read_bytes() == b"abc"
+
+
+@pytest.mark.parametrize("error", PASSING, ids=repr)
+def test_a_store_that_keeps_failing_is_no_fault_of_the_weights(
+    failing: tuple[str, list[Exception]], error: Exception
+) -> None:
+    """A run on many machines goes on with its other workers, and with another one later."""
+    uri, errors = failing
+    errors += [error] * 3
+    with pytest.raises(TransientStorageError, match="did not answer"), local_files(uri):
+        pass
+    assert errors == []
+
+
+@pytest.mark.parametrize("error", LASTING, ids=repr)
+def test_a_fault_that_stays_is_not_retried(
+    failing: tuple[str, list[Exception]], error: Exception
+) -> None:
+    uri, errors = failing
+    errors += [error] * 3
+    with pytest.raises(WeightsError), local_files(uri):
+        pass
+    assert len(errors) == 2
+
+
+def test_a_full_disk_is_a_fault_of_this_machine(failing: tuple[str, list[Exception]]) -> None:
+    uri, errors = failing
+    errors += [OSError(errno.ENOSPC, "No space left on device")] * 3
+    with pytest.raises(StorageError, match="room in the temporary folder"), local_files(uri):
+        pass
+    assert len(errors) == 2
+
+
+def test_a_digest_is_retried_too(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    uri = put(bucket, "a.pth", b"abc")
+    errors = [ConnectionResetError()]
+    digest = source._file_sha256
+
+    def fail(*arguments: Any) -> str:
+        if errors:
+            raise errors.pop()
+        return digest(*arguments)
+
+    monkeypatch.setattr(source, "_file_sha256", fail)
+    stamina.set_testing(True, attempts=2)
+    try:
+        assert source_sha256(uri) == hashlib.sha256(b"abc").hexdigest()
+    finally:
+        stamina.set_testing(False)
 
 
 @pytest.mark.parametrize(
