@@ -18,14 +18,15 @@ if [[ ${1-} == --dry-run ]]; then
     shift
 fi
 
+# The words before the first one that is two dashes, if there is one, are Ray's.
 ray_options=()
-if [[ " $* " == *" -- "* ]]; then
-    while [[ $1 != -- ]]; do
-        ray_options+=("$1")
-        shift
-    done
-    shift
-fi
+for ((position = 1; position <= $#; position++)); do
+    if [[ ${!position} == -- ]]; then
+        ray_options=("${@:1:position-1}")
+        shift "${position}"
+        break
+    fi
+done
 
 if (($# < 2)); then
     echo "usage: jobs/submit.sh [--dry-run] [RAY OPTIONS --] INPUT OUTPUT [OPTIONS]" >&2

@@ -77,6 +77,18 @@ def test_words_with_spaces_stay_whole() -> None:
     assert shlex.split(ended.stdout)[-4:] == ["s3://bucket/my photos", "out", "--include", "*.jpg"]
 
 
+@pytest.mark.parametrize("word", ["a -- b", " -- ", "--  --"])
+def test_two_dashes_within_a_word_separate_nothing(word: str) -> None:
+    ended = _submit("--dry-run", word, "out", "--include", word)
+    assert ended.returncode == 0, ended.stderr
+    assert shlex.split(ended.stdout)[-4:] == [word, "out", "--include", word]
+
+    ended = _submit("--dry-run", "--metadata-json", word, "--", word, "out")
+    words = shlex.split(ended.stdout)
+    assert words[words.index("--metadata-json") + 1] == word
+    assert words[-2:] == [word, "out"]
+
+
 @pytest.mark.parametrize("words", [(), ("s3://bucket/photos",), ("--no-wait", "--", "in")])
 def test_without_input_and_output_it_is_refused(words: tuple[str, ...]) -> None:
     ended = _submit(*words)
