@@ -14,7 +14,7 @@ import pytest
 import ray.autoscaler
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from tests.cluster.files import RAY_UP_FILES, load_yaml
+from tests.cluster.files import CLUSTER, RAY_UP_FILES, load_yaml
 
 SCHEMA = json.loads(
     (Path(ray.autoscaler.__file__).parent / "ray-schema.json").read_text(encoding="utf-8")
@@ -75,6 +75,21 @@ def test_workers_are_spot_and_scale_to_none(config: Any) -> None:
             "workers cannot reach the buckets"
         )
     assert "--gpus=all" in config["docker"]["worker_run_options"]
+
+
+def test_the_head_on_aws_may_hand_on_the_workers_role() -> None:
+    """Ray's own role for the head may start machines, but give them no role: no worker comes up."""
+    config = load_yaml("aws-spot.yaml")
+    workers = config["available_node_types"]["gpu_spot"]["node_config"]["IamInstanceProfile"]
+    policy = json.loads((CLUSTER / "aws-pass-role.json").read_text(encoding="utf-8"))
+
+    (statement,) = policy["Statement"]
+    assert (statement["Effect"], statement["Action"]) == ("Allow", "iam:PassRole")
+    assert statement["Resource"].endswith(f":role/{workers['Name']}")
+    text = (CLUSTER / "aws-spot.yaml").read_text(encoding="utf-8")
+    assert "file://cluster/aws-pass-role.json" in text
+    # As Ray names the role that it makes.
+    assert "--role-name ray-autoscaler-v1 " in text
 
 
 def test_nothing_listens_to_the_network_without_a_token(config: Any) -> None:
