@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+
 from amg_pipeline.amg.candidates import Candidates
 from amg_pipeline.amg.regions import remove_small_regions
 from amg_pipeline.amg.rle import encode_packed
+from amg_pipeline.amg.scores import passes_areas
 from amg_pipeline.config import AmgSettings
 from amg_pipeline.records import MaskRecord
 
@@ -17,7 +20,7 @@ class FoundMasks:
     """The masks that a model found in an image; neither the model nor the pixels are needed more.
 
     Attributes:
-        candidates: The masks, in the image frame, without duplicates.
+        candidates: The masks, in the image frame, without duplicates unless they are wanted.
         settings: How they are cleaned and chosen.
         height: Rows of the image.
         width: Columns of the image.
@@ -29,13 +32,21 @@ class FoundMasks:
     width: int
 
     def to_records(self) -> tuple[MaskRecord, ...]:
-        """Clean the masks, encode them, and leave out those of unwanted areas."""
+        """Clean the masks, encode them, and leave out those of unwanted areas.
+
+        Candidates are encoded as they are.
+        """
         found = self.candidates
+        if self.settings.keep_candidates:
+            return tuple(self._encode(found))
         if self.settings.min_mask_region_area > 0:
             found = remove_small_regions(
                 found, settings=self.settings, height=self.height, width=self.width
             )
-        return tuple(record for record in self._encode(found) if self._accepts_area(record))
+        records = tuple(self._encode(found))
+        areas = np.array([record.rle.area for record in records], np.int64)
+        passes = passes_areas(areas, self.settings, image_area=self.height * self.width)
+        return tuple(records[i] for i in np.flatnonzero(passes))
 
     def _encode(self, found: Candidates) -> Iterator[MaskRecord]:
         for index, mask in enumerate(found.masks):
@@ -49,13 +60,3 @@ class FoundMasks:
                 point_coords=(x, y),
                 crop_box=found.crops[index],
             )
-
-    def _accepts_area(self, record: MaskRecord) -> bool:
-        settings, area = self.settings, record.rle.area
-        if area < settings.min_area:
-            return False
-        if settings.max_area is not None and area > settings.max_area:
-            return False
-        image_area = record.rle.height * record.rle.width
-        fraction = settings.max_area_fraction
-        return fraction >= 1 or area < fraction * image_area

@@ -141,7 +141,7 @@ class AutomaticMaskGenerator:
                 for crop, points, embedding in self._encode(image, self._prompts(crops, region))
             ]
         )
-        if len(crops) > 1:
+        if len(crops) > 1 and not settings.keep_candidates:
             scores = crop_scores(found.crops)
             found = found.suppress(scores, threshold=settings.crop_nms_thresh, settings=settings)
         return FoundMasks(found, settings, height=height, width=width)
@@ -179,7 +179,7 @@ class AutomaticMaskGenerator:
         height: int,
         width: int,
     ) -> Candidates:
-        """Find the masks of one crop, without duplicates, in the image frame."""
+        """Find the masks of one crop, without duplicates unless wanted, in the image frame."""
         parts: list[Candidates] = []
         for start in range(0, len(points), self._settings.points_per_batch):
             batch_points = points[start : start + self._settings.points_per_batch]
@@ -198,11 +198,14 @@ class AutomaticMaskGenerator:
                 chunk_points = batch_points[prompts[chunk]]
                 found = self._filter(batch, iou, chunk_points, crop, height=height, width=width)
                 parts.append(found)
-        merged = concatenate_candidates(parts)
-        kept = merged.suppress(
-            merged.predicted_iou, threshold=self._settings.box_nms_thresh, settings=self._settings
-        )
-        return kept.to_image_frame(crop)
+        found = concatenate_candidates(parts)
+        if not self._settings.keep_candidates:
+            found = found.suppress(
+                found.predicted_iou,
+                threshold=self._settings.box_nms_thresh,
+                settings=self._settings,
+            )
+        return found.to_image_frame(crop)
 
     def _filter(
         self,

@@ -75,6 +75,30 @@ def suppress_masks(
     return _keep_greedily(scores, is_duplicate)
 
 
+def suppress_contained(
+    masks: Sequence[PackedMask], scores: NDArray[np.float32], *, threshold: float
+) -> NDArray[np.intp]:
+    """Suppress by the part of the smaller of two masks that the larger covers.
+
+    Args:
+        masks: `N` masks of one frame. Empty ones suppress nothing and are never suppressed.
+        scores: `(N,)`; of equal scores the first wins.
+        threshold: A mask is dropped if this part is greater for it and a kept one.
+
+    Returns:
+        Indices of the kept masks, by descending score.
+    """
+    areas = np.array([mask.area for mask in masks], np.int64)
+
+    def is_duplicate(kept: int, others: NDArray[np.intp]) -> NDArray[np.bool_]:
+        common = [intersection_area(masks[kept], masks[int(other)]) for other in others]
+        smaller = np.maximum(np.minimum(areas[kept], areas[others]), 1)
+        duplicate: NDArray[np.bool_] = np.array(common, np.int64) / smaller > threshold
+        return duplicate
+
+    return _keep_greedily(scores, is_duplicate)
+
+
 def _keep_greedily(scores: NDArray[np.float32], is_duplicate: _IsDuplicate) -> NDArray[np.intp]:
     remaining = np.argsort(-scores, kind="stable")
     kept = []

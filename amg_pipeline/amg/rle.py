@@ -77,6 +77,24 @@ def decode_mask(rle: Rle) -> NDArray[np.bool_]:
     return np.repeat(is_set, rle.counts).reshape(rle.width, rle.height).T
 
 
+def decode_window(rle: Rle, window_xyxy: tuple[int, int, int, int]) -> NDArray[np.bool_]:
+    """Decode a rectangle of a mask; the work is proportional to its columns.
+
+    Args:
+        rle: The mask.
+        window_xyxy: Corners in the mask's frame, right and bottom exclusive.
+
+    Returns:
+        Bool `(bottom - top, right - left)`.
+    """
+    left, top, right, bottom = window_xyxy
+    ends: NDArray[np.int64] = np.cumsum(rle.counts).clip(left * rle.height, right * rle.height)
+    inside = ends - np.concatenate([[left * rle.height], ends[:-1]])
+    is_set = np.arange(len(rle.counts)) % 2 == 1
+    columns = np.repeat(is_set, inside).reshape(right - left, rle.height)
+    return columns[:, top:bottom].T
+
+
 def rle_to_uncompressed(rle: Rle) -> dict[str, list[int]]:
     """Write COCO's uncompressed notation: `size` (height, width) and `counts`, both lists."""
     return {"size": [rle.height, rle.width], "counts": rle.counts.tolist()}

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
+from amg_pipeline.config import AmgSettings
 from amg_pipeline.records import CropBox
 
 
@@ -53,6 +54,24 @@ def passes_stability(stability_score: NDArray[np.float32], threshold: float) -> 
     if threshold <= 0:
         return np.ones(stability_score.shape, bool)
     passes: NDArray[np.bool_] = stability_score >= np.float32(threshold)
+    return passes
+
+
+def passes_areas(
+    area: NDArray[np.int64], settings: AmgSettings, *, image_area: NDArray[np.int64] | int
+) -> NDArray[np.bool_]:
+    """Tell which masks have a wanted area.
+
+    Args:
+        area: Pixels of final masks, `(M,)`.
+        settings: `min_area`, `max_area` and `max_area_fraction`.
+        image_area: Pixels of the image, or `(M,)` of the image of each.
+    """
+    passes: NDArray[np.bool_] = area >= settings.min_area
+    if settings.max_area is not None:
+        passes &= area <= settings.max_area
+    if settings.max_area_fraction < 1:
+        passes &= area < settings.max_area_fraction * image_area
     return passes
 
 

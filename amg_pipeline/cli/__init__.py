@@ -21,6 +21,7 @@ import click
 
 from amg_pipeline import __version__
 from amg_pipeline.cli.export import export
+from amg_pipeline.cli.refilter import refilter
 from amg_pipeline.cli.runs import demo, plan, report, run, status, verify
 from amg_pipeline.cli.weights import weights
 from amg_pipeline.errors import AmgPipelineError, ConfigError, JobIncompleteError, WeightsError
@@ -39,7 +40,7 @@ def app() -> None:
     """Automatic mask generation: every mask a Segment Anything Model finds, as Parquet."""
 
 
-for command in (demo, plan, run, status, verify, report, export, weights):
+for command in (demo, plan, run, status, verify, report, export, refilter, weights):
     app.add_command(command)
 
 

@@ -91,6 +91,9 @@ class AmgSettings(_Section):
     nms_kind: Literal["box", "mask"] = "box"
     #: Corners XYXY in pixels of the image; grid points outside are not prompted.
     region_of_interest: tuple[float, float, float, float] | None = None
+    #: Keep masks as they are before the suppressions, region clean-up and limits of areas, all of
+    #: which `amg refilter` can then do and vary without the model.
+    keep_candidates: bool = False
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from amg_pipeline.amg.rle import decode_window
 from amg_pipeline.errors import StorageError
 from amg_pipeline.storage.coco_rle import parse_rle
 from amg_pipeline.storage.image_masks import ImageMasks
@@ -40,22 +41,14 @@ def decode_windows(image: ImageMasks) -> Iterator[MaskWindow]:
     Raises:
         StorageError: If one is malformed.
     """
-    for counts, box in zip(image.counts, image.bbox_xywh.astype(int).tolist(), strict=True):
+    boxes = image.bbox_xywh.astype(int).tolist()
+    for counts, (left, top, columns, rows) in zip(image.counts, boxes, strict=True):
         try:
-            yield _decode_window(counts, box, height=image.height, width=image.width)
+            rle = parse_rle(counts, height=image.height, width=image.width)
         except ValueError as error:
             raise StorageError(
                 f"The masks of {image.image_id!r} must be valid. Received: {error}. Find the "
                 "damaged ones with `amg verify`"
             ) from error
-
-
-def _decode_window(counts: str, box_xywh: list[int], *, height: int, width: int) -> MaskWindow:
-    left, top, columns, rows = box_xywh
-    runs = parse_rle(counts, height=height, width=width).counts
-    start, stop = left * height, (left + columns) * height
-    ends: NDArray[np.int64] = np.cumsum(runs).clip(start, stop)
-    inside = ends - np.concatenate([[start], ends[:-1]])
-    is_set = np.arange(len(runs)) % 2 == 1
-    column_major = np.repeat(is_set, inside).reshape(columns, height)
-    return MaskWindow(column_major[:, top : top + rows].T, left, top)
+        pixels = decode_window(rle, (left, top, left + columns, top + rows))
+        yield MaskWindow(pixels, left, top)

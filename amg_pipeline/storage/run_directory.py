@@ -120,6 +120,26 @@ class RunDirectory:
         """
         return write_parts(self._store, images, shard_size=shard_size, before=before)
 
+    def copy_plan_parts(self, source: RunDirectory, plan: StoredPlan) -> None:
+        """Take over the rows of another output's plan; `create_plan` makes them count.
+
+        Args:
+            source: The other output.
+            plan: Its plan.
+
+        Raises:
+            StorageError: If a part is missing.
+        """
+        for part in plan.parts:
+            try:
+                data = source._store.read(part.key)
+            except FileNotFoundError as error:
+                raise StorageError(
+                    f"The plan's part {part.key} must be there. Received: nothing of the name in "
+                    f"{redact(source.uri)}"
+                ) from error
+            self._store.put(part.key, data)
+
     def create_plan(self, plan: StoredPlan) -> None:
         """Write an edition of the plan, which makes it valid.
 

@@ -53,6 +53,7 @@ CHANGES = {
     "amg.max_area_fraction": 0.5,
     "amg.nms_kind": "mask",
     "amg.region_of_interest": [0, 0, 5, 5],
+    "amg.keep_candidates": True,
     "images.input": "/elsewhere",
     "images.column": "photo",
     "images.include": ["*.png"],

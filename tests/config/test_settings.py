@@ -35,6 +35,7 @@ def test_reference_defaults() -> None:
         "max_area_fraction": 1.0,
         "nms_kind": "box",
         "region_of_interest": None,
+        "keep_candidates": False,
     }
 
 
