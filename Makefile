@@ -61,8 +61,8 @@ test: $(VENV)/.dev-installed ## Run the tests with branch coverage
 $(EXPORTS_VENV)/.installed: pyproject.toml requirements/exports.txt
 	$(PYTHON) -m venv $(EXPORTS_VENV)
 	@echo "Installing into $(EXPORTS_VENV) (the programs that exports are for: some minutes, once)"
-	$(EXPORTS_VENV)/bin/python -m pip install $(PIP_FLAGS) --requirement requirements/exports.txt
-	$(EXPORTS_VENV)/bin/python -m pip install $(PIP_FLAGS) --no-deps fiftyone==1.22.1 --editable .
+	$(EXPORTS_VENV)/bin/python -m pip install $(PIP_FLAGS) --no-deps \
+		--requirement requirements/exports.txt --editable .
 	@touch $@
 
 exports: $(EXPORTS_VENV)/.installed ## Open exports with the programs that they are for
