@@ -45,18 +45,29 @@ class ChaosCluster:
         )
         self._nodes.append(node)
 
-    def remove_node(self, rng: random.Random) -> None:
+    def any_node(self, rng: random.Random) -> Any:
+        """Choose a machine."""
+        return self._nodes[rng.randrange(len(self._nodes))]
+
+    def node_of(self, worker: psutil.Process) -> Any:
+        """Find the machine that a worker's process is on."""
+        raylet = worker.parent()
+        for node in self._nodes:
+            if raylet and node.all_processes["raylet"][0].process.pid == raylet.pid:
+                return node
+        raise LookupError(worker)
+
+    def remove_node(self, node: Any) -> None:
         """Lose a machine without notice, and get another one."""
-        node = self._nodes.pop(rng.randrange(len(self._nodes)))
+        self._nodes.remove(node)
         self._cluster.remove_node(node, allow_graceful=False)
         self.add_node()
 
-    def preempt_node(self, rng: random.Random) -> None:
+    def preempt_node(self, node: Any) -> None:
         """Lose a machine as a spot instance goes: with notice, and then without mercy."""
         from ray._raylet import GcsClient
         from ray.core.generated import autoscaler_pb2
 
-        node = self._nodes[rng.randrange(len(self._nodes))]
         GcsClient(address=self.address).drain_node(
             node.node_id,
             autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION"),
@@ -64,9 +75,7 @@ class ChaosCluster:
             int((time.time() + _GRACE_S) * 1000),
         )
         time.sleep(_GRACE_S)
-        self._nodes.remove(node)
-        self._cluster.remove_node(node, allow_graceful=False)
-        self.add_node()
+        self.remove_node(node)
 
     def worker_processes(self) -> list[psutil.Process]:
         """List the processes that hold a worker."""
@@ -198,11 +207,14 @@ class Storm:
     def _weapons(self) -> Mapping[str, Callable[[subprocess.Popen[bytes]], bool]]:
         return {
             "worker": lambda _: self._kill_worker(),
-            "node": lambda _: _always(self.cluster.remove_node(self._rng)),
-            "preemption": lambda _: _always(self.cluster.preempt_node(self._rng)),
+            "node": lambda _: _always(self._on_any_node(self.cluster.remove_node)),
+            "preemption": lambda _: _always(self._on_any_node(self.cluster.preempt_node)),
             "driver": lambda driver: _always(driver.kill()),
             "driver_sigterm": lambda driver: _always(driver.terminate()),
         }
+
+    def _on_any_node(self, strike: Callable[[Any], None]) -> None:
+        strike(self.cluster.any_node(self._rng))
 
     def _kill_worker(self) -> bool:
         processes = self.cluster.worker_processes()

@@ -44,6 +44,17 @@ class SlowGenerator:
         return generate
 
 
+@dataclass(frozen=True)
+class SlowStart:
+    """Stands in for weights that take so long to load."""
+
+    seconds: float
+
+    def __call__(self, config: RunConfig) -> MaskGenerator:
+        time.sleep(self.seconds)
+        return threshold_masks
+
+
 def refuse_weights(config: RunConfig) -> MaskGenerator:
     """Stand in for weights that do not fit."""
     raise WeightsError("The weights must fit tiny. Received: others")
