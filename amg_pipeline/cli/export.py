@@ -130,6 +130,8 @@ def export(format: str, output: str, dest: str, **options: Any) -> None:  # noqa
         )
     if len(done) < plan.num_shards:
         click.echo(f"note: the run is not finished, {len(done)} of {plan.num_shards} shards are")
+    if plan.config["amg"].get("keep_candidates"):
+        click.echo("note: these are candidates; `amg refilter` makes finished masks of them")
     for status, number in sorted(tally.failed.items()):
         click.echo(f"note: {number} images have no masks and were left out: {status}")
     for note, number in sorted(tally.notes.items()):

@@ -240,3 +240,13 @@ def test_masks_do_not_depend_on_batch_sizes():
 def test_shapes_of_the_fake_are_plain_data():
     # The golden cases are stored as JSON.
     assert Shape(**dataclasses.asdict(DISC)) == DISC
+
+
+def test_candidates_are_all_that_passed_the_scores_of_every_crop():
+    settings = {"crop_n_layers": 1, "min_area": 10**6, "min_mask_region_area": 50}
+    found = generate([DISC, BAR], **settings, keep_candidates=True)
+    kept = generate([DISC, BAR], crop_n_layers=1)
+    assert len(found) > 3 * len(kept)
+    assert len({tuple(a["crop_box"]) for a in found}) > 1
+    segments = [a["segmentation"].tobytes() for a in found]
+    assert all(a["segmentation"].tobytes() in segments for a in kept)

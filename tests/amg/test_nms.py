@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amg_pipeline.amg.nms import suppress_boxes, suppress_masks
+from amg_pipeline.amg.nms import suppress_boxes, suppress_contained, suppress_masks
 from amg_pipeline.amg.packed_masks import pack_mask
 
 # The last column is what torchvision 0.29 keeps (torchvision.ops.nms on the CPU).
@@ -132,3 +132,26 @@ def test_masks_with_one_box_but_few_common_pixels_both_stay():
     boxes = np.array([[0, 0, 19, 19], [2, 2, 17, 17]])
     assert suppress_masks(masks, scores, threshold=0.5).tolist() == [0, 1]
     assert suppress_boxes(boxes, scores, threshold=0.5).tolist() == [0]
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("threshold", [0.0, 0.5, 0.9])
+def test_containment_suppression_equals_the_plain_double_loop(seed: int, threshold: float):
+    random = np.random.default_rng(seed)
+    masks = [np.zeros((20, 20), bool)]
+    for x, y, width, height in random.integers(1, 12, (14, 4)):
+        mask = np.zeros((20, 20), bool)
+        mask[y : y + height, x : x + width] = True
+        masks.append(mask)
+    scores = (random.integers(0, 5, len(masks)) / 5).astype(np.float32)
+    expected: list[int] = []
+    for index in np.argsort(-scores, kind="stable").tolist():
+        parts = [
+            (masks[index] & masks[other]).sum()
+            / max(1, min(masks[index].sum(), masks[other].sum()))
+            for other in expected
+        ]
+        if not any(part > threshold for part in parts):
+            expected.append(index)
+    kept = suppress_contained([pack_mask(m) for m in masks], scores, threshold=threshold)
+    assert kept.tolist() == expected

@@ -11,6 +11,7 @@ from amg_pipeline.amg.boxes import mask_to_box
 from amg_pipeline.amg.packed_masks import crop_packed, pack_mask, shift_mask
 from amg_pipeline.amg.rle import (
     decode_mask,
+    decode_window,
     encode_mask,
     encode_packed,
     rle_from_coco,
@@ -111,3 +112,15 @@ def test_strings_of_large_masks_are_read_back(counts: list[int]):
 def test_damaged_counts_are_refused(counts: str | list[int]):
     with pytest.raises(StorageError, match="damaged"):
         rle_from_coco({"size": [2, 2], "counts": counts})
+
+
+@given(
+    mask=hnp.arrays(bool, st.tuples(st.integers(1, 9), st.integers(1, 9))),
+    corners=st.tuples(*[st.integers(0, 9)] * 4),
+)
+def test_window_is_cut_out_of_the_whole_mask(mask: np.ndarray, corners: tuple[int, ...]):
+    height, width = mask.shape
+    left, right = sorted(min(x, width) for x in corners[:2])
+    top, bottom = sorted(min(y, height) for y in corners[2:])
+    window = decode_window(encode_mask(mask), (left, top, right, bottom))
+    np.testing.assert_array_equal(window, mask[top:bottom, left:right])

@@ -4,10 +4,12 @@ import numpy as np
 
 from amg_pipeline.amg.scores import (
     crop_scores,
+    passes_areas,
     passes_predicted_iou,
     passes_stability,
     stability_scores,
 )
+from amg_pipeline.config import AmgSettings
 from amg_pipeline.records import CropBox
 
 
@@ -44,3 +46,25 @@ def test_smaller_crops_score_higher():
     assert scores.dtype == np.float32
     assert scores.tolist() == [np.float32(1 / 600), np.float32(0.01)]
     assert crop_scores([]).shape == (0,)
+
+
+def test_areas_may_equal_their_limits_but_not_the_fraction():
+    areas = np.array([9, 10, 50, 51, 60])
+    settings = AmgSettings(min_area=10, max_area=51)
+    assert passes_areas(areas, settings, image_area=100).tolist() == [
+        False,
+        True,
+        True,
+        True,
+        False,
+    ]
+    settings = AmgSettings(max_area_fraction=0.5)
+    image_areas = np.array([100, 100, 100, 103, 60])
+    assert passes_areas(areas, settings, image_area=image_areas).tolist() == [
+        True,
+        True,
+        False,
+        True,
+        False,
+    ]
+    assert passes_areas(areas, AmgSettings(), image_area=9).all()

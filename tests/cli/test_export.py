@@ -45,6 +45,12 @@ def test_unfinished_run_is_exported_with_a_note(amg: Amg, tmp_path: Path) -> Non
     assert "note: the run is not finished, 2 of 3 shards are" in ended.out
 
 
+def test_candidates_are_exported_with_a_note(amg: Amg, tmp_path: Path) -> None:
+    output = write_run(tmp_path, "amg.keep_candidates=true")
+
+    assert "amg refilter" in amg("export", "coco", output, tmp_path / "x.json").out
+
+
 @pytest.mark.parametrize(
     "words",
     [

@@ -56,14 +56,14 @@ class StoredMask:
         )
 
 
-def write_run(folder: Path) -> Path:
+def write_run(folder: Path, *overrides: str) -> Path:
     """Write photos, and a run of them in shards of two; returns its output."""
     photos = folder / "photos"
     for seed, (image_id, (height, width)) in enumerate(IMAGES.items()):
         (photos / image_id).parent.mkdir(parents=True, exist_ok=True)
         write_photo(photos / image_id, height=height, width=width, seed=seed)
     (photos / BROKEN).write_bytes(b"no image")
-    commit_shapes(plan_photos(photos, folder / "run"))
+    commit_shapes(plan_photos(photos, folder / "run", *overrides))
     return folder / "run"
 
 
