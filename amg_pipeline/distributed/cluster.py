@@ -8,9 +8,10 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any
 
 import ray
@@ -48,30 +49,35 @@ def connected(settings: WorkerSettings) -> Iterator[None]:
             "machine of the cluster, or give the run to it with `ray job submit`"
         )
     is_own = address == "local"
+    with _sigterm_kept() as keep_sigterm:
+        _connect(address, is_own=is_own)
+        keep_sigterm()
+        try:
+            if is_own:
+                _refuse_what_never_fits(settings)
+            yield
+        finally:
+            ray.shutdown()
+
+
+def _connect(address: str, *, is_own: bool) -> None:
     own: dict[str, Any] = {
         "include_dashboard": False,
         "object_store_memory": _LOCAL_OBJECT_STORE_BYTES,
     }
     try:
         _require_listener(address)
-        with _sigterm_kept():
-            ray.init(
-                address=address,
-                logging_level=logging.ERROR,
-                configure_logging=False,
-                **(own if is_own else {}),
-            )
+        ray.init(
+            address=address,
+            logging_level=logging.ERROR,
+            configure_logging=False,
+            **(own if is_own else {}),
+        )
     except (OSError, ValueError, RuntimeError, RayError) as error:
         raise ConfigError(
             f"--address (or RAY_ADDRESS) must be a Ray cluster that answers. Received: {address!r}"
             f" ({error}). Leave it out to run on this machine"
         ) from error
-    try:
-        if is_own:
-            _refuse_what_never_fits(settings)
-        yield
-    finally:
-        ray.shutdown()
 
 
 def _refuse_what_never_fits(settings: WorkerSettings) -> None:
@@ -100,16 +106,38 @@ def _require_listener(address: str) -> None:
 
 
 @contextmanager
-def _sigterm_kept() -> Iterator[None]:
-    """Put back what SIGTERM does to this process: Ray's own way exits with 1."""
+def _sigterm_kept() -> Iterator[Callable[[], None]]:
+    """Let SIGTERM do what it did: Ray's own way exits with 1, and its waits make 1 of every code.
+
+    Yields:
+        What is to be called when Ray has put its own way in place.
+    """
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield lambda: None
         return
     before = signal.getsignal(signal.SIGTERM)
+    exits: list[SystemExit] = []
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        try:
+            if callable(before):
+                before(number, frame)
+        except SystemExit as error:
+            exits.append(error)
+            raise
+
     try:
-        yield
+        yield lambda: _set_sigterm(handle if callable(before) else before)
+    except SystemExit:
+        if exits:
+            raise exits[0] from None
+        raise
     finally:
-        signal.signal(signal.SIGTERM, before)
+        _set_sigterm(before)
+
+
+def _set_sigterm(handler: Any) -> None:
+    signal.signal(signal.SIGTERM, handler)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

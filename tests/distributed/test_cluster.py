@@ -324,6 +324,36 @@ def test_sigterm_does_what_it_did_before(fake_ray: FakeRay) -> None:
         assert signal.getsignal(signal.SIGTERM) is before
 
 
+def end_by_143(*_: object) -> None:
+    raise SystemExit(143)
+
+
+def terminate_in_a_wait() -> None:
+    """End as Ray's waits do."""
+    try:
+        signal.raise_signal(signal.SIGTERM)
+    except SystemExit:
+        raise SystemExit(1) from None
+
+
+def test_the_exit_code_of_sigterm_survives_rays_waits(fake_ray: FakeRay) -> None:
+    before = signal.signal(signal.SIGTERM, end_by_143)
+    try:
+        with pytest.raises(SystemExit) as ended, connected(settings()):
+            terminate_in_a_wait()
+        assert ended.value.code == 143
+        assert signal.getsignal(signal.SIGTERM) is end_by_143
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert not fake_ray.is_up
+
+
+def test_another_exit_is_left_alone(fake_ray: FakeRay) -> None:
+    with pytest.raises(SystemExit) as ended, connected(settings()):
+        raise SystemExit(5)
+    assert ended.value.code == 5
+
+
 def test_sigterm_does_what_it_did_before_where_nobody_answers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -385,13 +415,26 @@ def test_a_dead_address_is_refused_by_its_name() -> None:
 
 
 @pytest.mark.ray
-def test_an_own_ray_starts_ends_and_keeps_sigterm() -> None:
+def test_an_own_ray_starts_and_ends() -> None:
     done = in_a_process(
-        "def end(*_): pass\n"
-        "signal.signal(signal.SIGTERM, end)\n"
         "import ray\n"
         "with connected(WorkerSettings()):\n"
-        "    print(len(alive_nodes()), signal.getsignal(signal.SIGTERM) is end)\n"
+        "    print(len(alive_nodes()), ray.is_initialized())\n"
         "print(ray.is_initialized())\n"
     )
     assert done.stdout.split() == ["1", "True", "False"], done.stdout + done.stderr
+
+
+@pytest.mark.ray
+def test_sigterm_ends_a_wait_of_ray_with_its_own_code() -> None:
+    done = in_a_process(
+        "import os, sys, threading, time, ray\n"
+        "def end(*_): sys.exit(143)\n"
+        "def strike(): os.kill(os.getpid(), signal.SIGTERM)\n"
+        "signal.signal(signal.SIGTERM, end)\n"
+        "with connected(WorkerSettings()):\n"
+        "    asleep = ray.remote(lambda: time.sleep(60)).remote()\n"
+        "    threading.Timer(1.0, strike).start()\n"
+        "    ray.wait([asleep], timeout=30)\n"
+    )
+    assert done.returncode == 143, done.stdout + done.stderr
