@@ -1,6 +1,7 @@
 """A driver as the storm starts and kills it: `python -m tests.chaos.driver INPUT OUTPUT ...`.
 
-It is `amg run` with a stub in place of the model, and can be told to die at a step of its writing.
+It is `amg run` with a stub in place of the model, and can be told to die at a step of its writing,
+or to have a worker die at a commit.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from amg_pipeline.config import load_config
@@ -19,7 +21,7 @@ from amg_pipeline.planning import make_plan
 from amg_pipeline.shard_runner import make_mask_generator
 from amg_pipeline.storage.object_store import ObjectStore
 from amg_pipeline.telemetry import configure_logging
-from tests.distributed.stubs import SlowGenerator
+from tests.distributed.stubs import DieAtCommit, SlowGenerator
 from tests.photo_runs import accept, digest
 
 
@@ -34,6 +36,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.1)
     parser.add_argument("--model", choices=("stub", "tiny"), default="stub")
     parser.add_argument("--die-at-write", type=int)
+    parser.add_argument("--marks", type=Path)
     arguments = parser.parse_args()
     configure_logging()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -56,6 +59,8 @@ def main() -> None:
     stand_ins: dict[str, Any] = {"weights_digest": digest, "check_model": accept}
     plan = make_plan(config, package_version="0.1.0", cpu_count=1, **(stand_ins if is_stub else {}))
     make_generator: Any = SlowGenerator(arguments.seconds) if is_stub else make_mask_generator
+    if arguments.marks is not None:
+        make_generator = DieAtCommit(make_generator, arguments.marks)
     with connected(plan.config.workers):
         outcome = run_distributed(plan, make_generator=make_generator)
     sys.exit(0 if outcome.is_settled else 3)

@@ -125,6 +125,7 @@ class Storm:
         arguments: Of `tests.chaos.driver`, without the address.
         committed: Counts the shards that are done.
         log: Where the drivers' output goes.
+        marks: A folder that says to workers which of them is to die at a commit.
         kills: How many kills there are to be at least.
     """
 
@@ -133,17 +134,22 @@ class Storm:
     arguments: Sequence[str]
     committed: Callable[[], int]
     log: Path
+    marks: Path
     kills: int = 5
     done: Counter[str] = field(default_factory=Counter)
     drivers: int = 0
 
     def __post_init__(self) -> None:
         self._rng = random.Random(self.seed)
+        self._ordered: set[str] = set()
 
     def rage(self, *, shards: int) -> int:
         """Run until the driver ends by itself, killing meanwhile; give its exit code."""
+        # At a commit dies one worker in every storm, by turns before and after the shard is put.
+        at_commit = ("worker_before_commit", "worker_after_commit")[self.seed // 2 % 2]
         weapons = tuple(self._weapons())
-        plan = [self._rng.choice(weapons) for _ in range(self.kills)]
+        plan = [at_commit, *(self._rng.choice(weapons) for _ in range(self.kills - 1))]
+        self._rng.shuffle(plan)
         # The first driver dies while it plans; in every other storm, one dies in its last writes.
         deadly = self._rng.randint(1, 4)
         dies_at_the_end = self.seed % 2 == 0
@@ -161,7 +167,8 @@ class Storm:
         """Run one driver; give its exit code if it came to its own end, else None."""
         self.drivers += 1
         dying = [] if deadly is None else ["--die-at-write", str(deadly)]
-        words = [*self.arguments, "--address", self.cluster.address, *dying]
+        words = [*self.arguments, "--address", self.cluster.address, "--marks", str(self.marks)]
+        words += dying
         with self.log.open("ab") as log:
             log_before = log.tell()
             driver = subprocess.Popen(
@@ -207,6 +214,8 @@ class Storm:
     def _weapons(self) -> Mapping[str, Callable[[subprocess.Popen[bytes]], bool]]:
         return {
             "worker": lambda _: self._kill_worker(),
+            "worker_before_commit": lambda _: self._kill_at_commit("before"),
+            "worker_after_commit": lambda _: self._kill_at_commit("after"),
             "node": lambda _: _always(self._on_any_node(self.cluster.remove_node)),
             "preemption": lambda _: _always(self._on_any_node(self.cluster.preempt_node)),
             "driver": lambda driver: _always(driver.kill()),
@@ -224,6 +233,17 @@ class Storm:
             self._rng.choice(processes).kill()
             return True
         return False
+
+    def _kill_at_commit(self, moment: str) -> bool:
+        """Order a worker's death at its next commit; tell whether it has come."""
+        mark = self.marks / moment
+        if moment not in self._ordered:
+            mark.touch()
+            self._ordered.add(moment)
+        if mark.exists():
+            return False
+        self._ordered.remove(moment)
+        return True
 
 
 def _always(_: None) -> bool:

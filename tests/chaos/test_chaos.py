@@ -130,6 +130,7 @@ def test_a_storm_changes_no_byte(
         arguments=arguments(bucket, f"storm-{seed}", seed),
         committed=lambda: len(objects(server, bucket, masks)),
         log=tmp_path / "drivers.log",
+        marks=tmp_path,
     )
     try:
         code = storm.rage(shards=IMAGES // SHARD_SIZE)

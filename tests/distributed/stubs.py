@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from amg_pipeline.errors import WeightsError
 from amg_pipeline.records import DecodedImage, ImageRef
 from amg_pipeline.shard_runner import MaskGenerator
 from amg_pipeline.storage.images import load_image
+from amg_pipeline.storage.object_store import ObjectStore
 from tests.photo_runs import Found, threshold_masks
 
 _MIB = 2**20
@@ -53,6 +56,38 @@ class SlowStart:
     def __call__(self, config: RunConfig) -> MaskGenerator:
         time.sleep(self.seconds)
         return threshold_masks
+
+
+@dataclass(frozen=True)
+class DieAtCommit:
+    """Makes a model whose process dies before or after it puts a shard, if there is a mark for it.
+
+    Marks are files called `before` and `after`; one is taken by one process.
+    """
+
+    make_generator: Callable[[RunConfig], MaskGenerator]
+    marks: Path
+
+    def __call__(self, config: RunConfig) -> MaskGenerator:
+        for name in ("put", "create"):
+            setattr(ObjectStore, name, self._deadly(getattr(ObjectStore, name)))
+        return self.make_generator(config)
+
+    def _deadly(self, write: Callable[..., None]) -> Callable[..., None]:
+        def replaced(store: ObjectStore, key: str, data: bytes) -> None:
+            is_commit = key.startswith("masks/")
+            if is_commit:
+                self._die_if("before")
+            write(store, key, data)
+            if is_commit:
+                self._die_if("after")
+
+        return replaced
+
+    def _die_if(self, mark: str) -> None:
+        with suppress(FileNotFoundError):
+            (self.marks / mark).unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def refuse_weights(config: RunConfig) -> MaskGenerator:
