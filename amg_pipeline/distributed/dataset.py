@@ -18,14 +18,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import Any
 
 import ray
 
 from amg_pipeline.config import RunConfig, load_config
 from amg_pipeline.errors import ConfigError, ImageError
-from amg_pipeline.records import ImageRef, ImageResult, ImageStatus
+from amg_pipeline.records import ImageRef, ImageResult
 from amg_pipeline.shard_runner import MaskGenerator, make_mask_generator
+from amg_pipeline.shard_runner.failed_images import failed_image
 from amg_pipeline.storage.images import decode_image
 from amg_pipeline.storage.mask_table import MASK_SCHEMA, results_to_table
 
@@ -98,12 +99,7 @@ class GenerateMasks:
                 max_pixels=images.max_pixels,
             )
         except ImageError as error:
-            return ImageResult(
-                ref,
-                cast("ImageStatus", error.status),
-                error_type=type(error).__name__,
-                error_message=str(error),
-            )
+            return failed_image(ref, error.status, error)
         height, width = pixels.shape[:2]
         masks = self._generate(pixels).to_records()
         return ImageResult(ref, "ok", width=width, height=height, masks=masks)

@@ -19,8 +19,9 @@ from PIL import Image
 
 from amg_pipeline import load_masks
 from amg_pipeline.config import amg_settings
+from amg_pipeline.distributed import dataset
 from amg_pipeline.distributed.dataset import RESULT_COLUMNS, GenerateMasks
-from amg_pipeline.errors import ConfigError
+from amg_pipeline.errors import ConfigError, ImageDecodeError
 from amg_pipeline.local_runner import run_locally
 from amg_pipeline.storage.coco_rle import parse_rle
 from amg_pipeline.storage.mask_table import MASK_SCHEMA
@@ -91,6 +92,15 @@ def test_what_is_no_image_gets_a_status_and_its_neighbours_their_masks(
     assert bad["width"] is bad["height"] is None
     assert "Received" in bad["error_message"]
     assert done[0]["error_type"] is None
+
+
+def test_a_message_is_no_longer_than_a_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: Any, **options: Any) -> Any:
+        raise ImageDecodeError("x" * 501)
+
+    monkeypatch.setattr(dataset, "decode_image", fail)
+    (row,) = make_step()(batch_of(png())).to_pylist()
+    assert row["error_message"] == "x" * 500
 
 
 def test_an_empty_batch_stays_empty() -> None:
