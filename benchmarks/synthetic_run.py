@@ -3,7 +3,7 @@
     python -m benchmarks.synthetic_run OUT [--images 100000] [--masks 100]
 
 Masks are blobs of many sizes in images of 1500 x 2250 pixels, drawn from a pool of some thousand;
-scores are drawn for each. The same numbers give the same bytes. No image files are written.
+scores are drawn for each. The same numbers give the same rows. No image files are written.
 """
 
 from __future__ import annotations
