@@ -14,6 +14,8 @@ from amg_pipeline.storage.image_masks import ImageMasks
 
 _GROUP_MASKS = 16_384
 _GROUP_IMAGES = 64
+#: Fewer, since their bytes are all in memory.
+_GROUP_WITH_IMAGES = 16
 _GROUPS = 64
 
 #: The types must be said here: Parquet alone does not tell an image from a struct.
@@ -87,7 +89,8 @@ def export_hf_datasets(
 
 def _tables(images: Iterable[ImageMasks], settings: ExportSettings) -> Iterator[Any]:
     first_id = 0
-    for group in group_images(images, masks=_GROUP_MASKS, images_at_most=_GROUP_IMAGES):
+    at_most = _GROUP_WITH_IMAGES if settings.with_images else _GROUP_IMAGES
+    for group in group_images(images, masks=_GROUP_MASKS, images_at_most=at_most):
         places = ((_data(image, settings), _path(image, settings)) for image in group)
         yield objects_table(group, first_id=first_id, label=settings.label, places=places)
         first_id += sum(map(len, group))

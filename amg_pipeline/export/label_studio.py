@@ -54,12 +54,18 @@ def export_label_studio(
         part += 1
 
 
+def address(root: str, image_id: str) -> str:
+    """Say where Label Studio finds an image; names in buckets are taken as they are."""
+    is_bucket = "://" in root and not root.startswith(("http://", "https://"))
+    return root + (image_id if is_bucket else quote(image_id))
+
+
 def _task(image: ImageMasks, settings: ExportSettings, tally: ExportTally) -> dict[str, Any]:
     root = LOCAL_FILES if settings.image_root is None else settings.image_root
     result = list(_regions(image, settings, tally))
     score = float(np.mean(image.predicted_iou, dtype=np.float64)) if len(image) else 0.0
     return {
-        "data": {"image": root + quote(image.image_id), "image_id": image.image_id},
+        "data": {"image": address(root, image.image_id), "image_id": image.image_id},
         "predictions": [{"model_version": "amg_pipeline", "score": score, "result": result}],
     }
 

@@ -42,7 +42,8 @@ def export_yolo(
         if settings.with_images:
             ending = PurePosixPath(image.image_id).suffix
             destination.put(f"images/{name}{ending}", fetch_original(image))
-    document = {"path": ".", "train": "images", "val": "images", "names": {0: settings.label}}
+    # Without a path of its own, folders are looked for beside this file.
+    document = {"train": "images", "val": "images", "names": {0: settings.label}}
     destination.flush()
     destination.put("data.yaml", yaml.safe_dump(document, sort_keys=False).encode())
 

@@ -16,6 +16,7 @@ from pycocotools import mask as coco
 
 from amg_pipeline.errors import StorageError
 from amg_pipeline.export import parquet_masks, row_groups
+from amg_pipeline.export.label_studio import address
 from amg_pipeline.export.settings import ExportSettings
 from amg_pipeline.export.yolo import BRIDGED, RENAMED
 from amg_pipeline.selection import Selection
@@ -64,7 +65,6 @@ def test_yolo_has_a_line_a_mask_and_says_what_is_lost(run_output: Path, tmp_path
     assert tally.notes[RENAMED] == 1
     assert tally.notes[BRIDGED] == 4
     assert yaml.safe_load((tmp_path / "data.yaml").read_text()) == {
-        "path": ".",
         "train": "images",
         "val": "images",
         "names": {0: "object"},
@@ -223,6 +223,7 @@ def test_label_studio_tasks_are_cut_into_files(
 
     assert [len(part) for part in tasks] == [1] * len(IMAGES)
     assert tasks[1][0]["data"]["image"] == "https://x.org/b/c%20d.png"
+    assert address("s3://bucket/", "b/c d.png") == "s3://bucket/b/c d.png"
     assert [region["id"] for region in tasks[0][0]["predictions"][0]["result"]] == [
         f"mask-{index}" for index in range(10)
     ]
