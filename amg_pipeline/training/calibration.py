@@ -59,10 +59,9 @@ def _good_logits(
     """Give the outputs that fit a target well, float32 `(masks, S)`."""
     outputs = trainer({key: ops.convert_to_tensor(value) for key, value in inputs.items()})
     coverage, is_target = cut_targets(
-        {key: ops.convert_to_tensor(value) for key, value in targets.items()},
-        outputs["logits"].shape[-2:],
+        {key: ops.convert_to_tensor(value) for key, value in targets.items()}
     )
-    logits = ops.reshape(outputs["logits"], (*outputs["logits"].shape[:2], -1))[:, 1:]
+    logits = outputs["logits"][:, 1:]
     ious = mask_ious(logits, coverage) * ops.expand_dims(is_target, 1)
     is_good = ops.convert_to_numpy(ops.max(ious, axis=-1)) >= min_iou
     good: NDArray[np.float32] = ops.convert_to_numpy(logits)[is_good]

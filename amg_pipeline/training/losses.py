@@ -70,6 +70,12 @@ def best_output_loss(losses: Any, is_target: Any) -> Any:
     return weighted_mean(ops.min(losses, axis=1), is_target)
 
 
+def coarsest_levels(is_target: Any) -> Any:
+    """Mark the last existing level of each prompt, `(..., L)` of 0 and 1."""
+    later = ops.flip(ops.cumsum(ops.flip(is_target, -1), axis=-1), -1)
+    return is_target * ops.cast(later <= 1.0, "float32")
+
+
 def weighted_mean(values: Any, weights: Any) -> Any:
     """Average values with weights of the same shape; 0 if all weights are."""
     return ops.sum(values * weights) / ops.maximum(ops.sum(weights), 1e-6)

@@ -88,6 +88,32 @@ def sample_prompts(
     return Prompts(coords, labels, target_ids)
 
 
+def draw_clicks(
+    rng: np.random.Generator, label_maps: NDArray[np.uint8], count: int
+) -> NDArray[np.int32]:
+    """Draw labelled pixels: half of them any, half by first choosing a mask.
+
+    Args:
+        rng: Source of randomness.
+        label_maps: uint8 `(L, height, width)`, 0 where a level has no mask.
+        count: Number of clicks.
+
+    Returns:
+        Flat indices of pixels, int32 `(count,)`; zeros if nothing is labelled.
+    """
+    flat = label_maps.reshape(len(label_maps), -1)
+    labelled = np.flatnonzero(flat.any(axis=0))
+    if not len(labelled):
+        return np.zeros(count, np.int32)
+    clicks = labelled[rng.integers(len(labelled), size=count)]
+    candidates = _masks_of(label_maps)
+    for i in range(count // 2):
+        level, mask_id = candidates[rng.integers(len(candidates))]
+        pixels = np.flatnonzero(flat[level] == mask_id)
+        clicks[i] = pixels[rng.integers(len(pixels))]
+    return clicks.astype(np.int32)
+
+
 def _masks_of(label_maps: NDArray[np.uint8]) -> list[tuple[int, int]]:
     return [
         (level, int(mask_id))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from multiprocessing import get_context
@@ -19,7 +19,13 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 from amg_pipeline.errors import ConfigError
-from amg_pipeline.training.scenes import LEVELS, SCENES_VERSION, SMALLEST_SIZE, render_scene
+from amg_pipeline.training.scenes import (
+    LEVELS,
+    SCENES_VERSION,
+    SMALLEST_SIZE,
+    Scene,
+    render_scene,
+)
 
 META_FILE = "meta.json"
 IMAGES_FILE = "images.npy"
@@ -28,6 +34,8 @@ _ARRAY_FILES = (IMAGES_FILE, LABEL_MAPS_FILE)
 _PROGRESS_FILE = "progress.json"
 _PART_SUFFIX = ".partial"
 _CHUNK = 32
+#: What a cache of synthetic scenes says of their source.
+SYNTHETIC = "synthetic"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +46,7 @@ class SceneCacheMeta:
     size: int  # pixels, side of a scene
     seed: int  # of the first scene; scene i has seed + i
     scenes_version: int = SCENES_VERSION  # of the generator
+    source: str = SYNTHETIC  # what the scenes are made of
 
     def __post_init__(self) -> None:
         """Refuse what no cache can be.
@@ -105,11 +114,7 @@ class SceneCache:
 def render_scenes(
     directory: str | Path, *, count: int, size: int = 256, seed: int = 0, processes: int = 2
 ) -> SceneCache:
-    """Render scenes `seed` to `seed + count - 1` into a folder, unless it has them already.
-
-    The arrays grow under temporary names, together with a note of the finished chunks, so a
-    killed rendering is taken up where it stopped and is never mistaken for a finished one. Only
-    one rendering may work in a folder at a time.
+    """Render scenes `seed` to `seed + count - 1` into a folder; see `fill_cache`.
 
     Args:
         directory: Made if missing.
@@ -124,22 +129,54 @@ def render_scenes(
     Raises:
         ConfigError: If the folder holds other scenes, or an argument is out of range.
     """
+    meta = SceneCacheMeta(count=count, size=size, seed=seed)
+    return fill_cache(directory, meta, partial(_render_synthetic, seed, size), processes=processes)
+
+
+def fill_cache(
+    directory: str | Path,
+    meta: SceneCacheMeta,
+    render: Callable[[int], Scene],
+    *,
+    processes: int = 2,
+) -> SceneCache:
+    """Render scenes into a folder, unless it has them already.
+
+    The arrays grow under temporary names, together with a note of the finished chunks, so a
+    killed rendering is taken up where it stopped and is never mistaken for a finished one. Only
+    one rendering may work in a folder at a time.
+
+    Args:
+        directory: Made if missing.
+        meta: What the cache will hold.
+        render: Gives the scene of an index from 0; can be pickled.
+        processes: Worker processes; 1 renders in this process.
+
+    Returns:
+        The finished cache.
+
+    Raises:
+        ConfigError: If the folder holds other scenes, or an argument is out of range.
+    """
     if processes < 1:
         raise ConfigError(f"Rendering needs at least 1 process. Received: {processes}.")
     folder = Path(directory)
-    meta = SceneCacheMeta(count=count, size=size, seed=seed)
     finished = _read_meta(folder)
     if finished is not None:
         _refuse_other(folder, finished, meta)
         return SceneCache.open(folder)
     folder.mkdir(parents=True, exist_ok=True)
     done = _begin(folder, meta)
-    chunks = [first for first in range(0, count, _CHUNK) if first not in done]
-    for first in _render_chunks(folder, meta, chunks, processes=processes):
+    chunks = [first for first in range(0, meta.count, _CHUNK) if first not in done]
+    for first in _render_chunks(folder, meta, render, chunks, processes=processes):
         done.add(first)
         _write_json(folder / _PROGRESS_FILE, {"meta": asdict(meta), "done": sorted(done)})
     _publish(folder, meta)
     return SceneCache.open(folder, expected=meta)
+
+
+def _render_synthetic(seed: int, size: int, index: int) -> Scene:
+    return render_scene(seed + index, size)
 
 
 def _begin(folder: Path, meta: SceneCacheMeta) -> set[int]:
@@ -160,24 +197,31 @@ def _begin(folder: Path, meta: SceneCacheMeta) -> set[int]:
 
 
 def _render_chunks(
-    folder: Path, meta: SceneCacheMeta, chunks: list[int], *, processes: int
+    folder: Path,
+    meta: SceneCacheMeta,
+    render: Callable[[int], Scene],
+    chunks: list[int],
+    *,
+    processes: int,
 ) -> Iterator[int]:
     """Render chunks in any order; yield each one's first scene when its bytes are written."""
-    render = partial(_render_chunk, folder, meta)
+    render_chunk = partial(_render_chunk, folder, meta, render)
     if processes == 1 or len(chunks) < 2:
-        yield from map(render, chunks)
+        yield from map(render_chunk, chunks)
         return
     # Spawned, not forked: the caller may hold threads of a deep learning framework.
     with get_context("spawn").Pool(min(processes, len(chunks))) as pool:
-        yield from pool.imap_unordered(render, chunks)
+        yield from pool.imap_unordered(render_chunk, chunks)
 
 
-def _render_chunk(folder: Path, meta: SceneCacheMeta, first: int) -> int:
+def _render_chunk(
+    folder: Path, meta: SceneCacheMeta, render: Callable[[int], Scene], first: int
+) -> int:
     images, label_maps = (
         np.load(folder / (name + _PART_SUFFIX), mmap_mode="r+") for name in _ARRAY_FILES
     )
     for index in range(first, min(first + _CHUNK, meta.count)):
-        scene = render_scene(meta.seed + index, meta.size)
+        scene = render(index)
         images[index] = scene.image
         label_maps[index] = scene.label_maps
     images.flush()

@@ -8,7 +8,7 @@ from keras import ops
 
 from amg_pipeline.training.calibration import calibrate_logits
 from amg_pipeline.training.trainer import SAMTrainer
-from tests.sam.small_sam import IMG_SIZE, as_arrays, make_sam
+from tests.sam.small_sam import IMG_SIZE, LOW_RES, as_arrays, make_sam
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def batch() -> tuple[dict[str, Any], dict[str, Any]]:
         "labels": np.tile(np.array([1, -1], np.int32), (1, 4, 1)),
     }
     return inputs, {
-        "label_maps": np.ones((1, 3, IMG_SIZE, IMG_SIZE), np.uint8),
+        "label_maps": np.ones((1, 3, LOW_RES, LOW_RES), np.uint8),
         "target_ids": np.ones((1, 4, 3), np.uint8),
     }
 

@@ -7,11 +7,13 @@ from numpy.typing import NDArray
 
 from amg_pipeline.training.losses import (
     best_output_loss,
+    coarsest_levels,
     dice_losses,
     focal_losses,
     mask_ious,
     weighted_mean,
 )
+from tests.sam.small_sam import as_arrays
 
 PROMPTS, OUTPUTS, TARGETS, PIXELS = 2, 3, 2, 12
 
@@ -105,3 +107,11 @@ def test_weighted_mean_is_zero_without_any_weight() -> None:
     values = np.array([4.0, 8.0], np.float32)
     assert float(weighted_mean(values, np.array([1.0, 3.0], np.float32))) == pytest.approx(7.0)
     assert float(weighted_mean(values, np.zeros(2, np.float32))) == 0.0
+
+
+def test_the_coarsest_level_is_the_last_one_that_exists() -> None:
+    is_target = np.array([[1, 1, 0], [1, 0, 1], [0, 0, 0], [1, 0, 0]], np.float32)
+    expected = [[0, 1, 0], [0, 0, 1], [0, 0, 0], [1, 0, 0]]
+    np.testing.assert_array_equal(
+        as_arrays(coarsest_levels(ops.convert_to_tensor(is_target))), expected
+    )

@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from amg_pipeline.training.prompts import Prompts, drop_small_masks, sample_prompts
+from amg_pipeline.training.prompts import (
+    Prompts,
+    draw_clicks,
+    drop_small_masks,
+    sample_prompts,
+)
 
 HEIGHT, WIDTH = 24, 32
 
@@ -96,3 +101,19 @@ def test_drop_small_masks_clears_what_is_below_the_share(label_maps: NDArray[np.
     assert not drop_small_masks(label_maps, 57 / area)[1].any()
     assert drop_small_masks(label_maps, 0.0) is label_maps
     assert label_maps[0, 22, 30] == 7
+
+
+def test_clicks_fall_on_labelled_pixels_and_small_masks_are_not_forgotten(
+    label_maps: NDArray[np.uint8],
+) -> None:
+    clicks = draw_clicks(np.random.default_rng(0), label_maps, 100)
+    assert clicks.dtype == np.int32
+    rows, columns = np.divmod(clicks, WIDTH)
+    assert label_maps.any(axis=0)[rows, columns].all()
+    # One pixel of some 360, but one mask of three for half of the clicks.
+    assert 8 <= (label_maps[0, rows, columns] == 7).sum() <= 30
+
+
+def test_without_masks_clicks_are_anywhere() -> None:
+    clicks = draw_clicks(np.random.default_rng(0), np.zeros((2, 4, 4), np.uint8), 5)
+    np.testing.assert_array_equal(clicks, np.zeros(5))

@@ -1,0 +1,170 @@
+"""One stage of a training: what it does to which model, and how it is taken up after a kill."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from amg_pipeline.sam.model import SAM
+from amg_pipeline.sam.presets import Preset
+from amg_pipeline.training.batches import SceneBatches, Source, ViewSettings
+from amg_pipeline.training.growing import grow
+from amg_pipeline.training.optimizing import WarmUpHold, muon
+from amg_pipeline.training.trainer import SAMTrainer
+from amg_pipeline.training.widening import widen
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """A part of a training, with a model and a learning rate of its own.
+
+    Attributes:
+        preset: Sizes of the model; where they differ from the last stage's, the model grows.
+        epochs: Epochs to train.
+        cool_down_epochs: Of these, the last ones, in which the learning rate falls to zero.
+        peak_learning_rate: Highest learning rate.
+        ema_momentum: Of the average of weights that the stage ends with.
+        batch_size: Views of a step.
+        prompts: Prompts of a view.
+        cells: Cells of the embedding grid in which their masks are compared; 0 for all.
+        clicks: Clicks of a view whose groups are learnt; 0 for none.
+        pixels: Pixels that these are compared with.
+        min_area: Masks of a smaller share of the view are no targets.
+        photo_share: Share of the views that are cut from photographs, if there are any.
+    """
+
+    preset: Preset
+    epochs: int
+    cool_down_epochs: int
+    peak_learning_rate: float
+    ema_momentum: float
+    batch_size: int
+    prompts: int
+    cells: int
+    clicks: int
+    pixels: int
+    min_area: float
+    photo_share: float
+
+    def views(self) -> ViewSettings:
+        """Give how the stage's views are drawn."""
+        return ViewSettings(
+            size=self.preset.img_size,
+            label_size=4 * self.preset.grid_size,
+            batch_size=self.batch_size,
+            prompts=self.prompts,
+            cells=self.cells,
+            clicks=self.clicks,
+            pixels=self.pixels,
+            min_area=self.min_area,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """Steps that all stages of a training have in common.
+
+    Attributes:
+        steps_per_epoch: Steps of an epoch; what a kill costs at most.
+        warm_up_steps: Steps in which a stage's learning rate rises.
+    """
+
+    steps_per_epoch: int = 100
+    warm_up_steps: int = 200
+
+
+def start_stage(stage: Stage, last: tuple[Stage, SAMTrainer] | None) -> SAMTrainer:
+    """Give the trainer of a stage: the last one's, or one with a model grown from its.
+
+    Args:
+        stage: The stage that begins.
+        last: The stage before and its trainer; None starts from random weights.
+    """
+    if last is None:
+        return SAMTrainer(SAM.from_preset(stage.preset))
+    before, trainer = last
+    if before.preset == stage.preset:
+        return trainer
+    model = SAM.from_preset(stage.preset)
+    if before.preset.embed_dim == stage.preset.embed_dim:
+        grow(trainer.sam, model)
+    else:
+        widen(trainer.sam, model)
+    return SAMTrainer(model)
+
+
+def train_stage(
+    trainer: SAMTrainer,
+    stage: Stage,
+    sources: Sequence[Source],
+    validation: SceneBatches,
+    *,
+    name: str,
+    seed: int,
+    work_dir: Path,
+    pace: Pace,
+) -> None:
+    """Train a stage, go on with it, or take what it left when it was finished before.
+
+    Args:
+        trainer: Holds the model, which is changed in place.
+        stage: What to do.
+        sources: Where scenes are drawn from.
+        validation: What is measured after each epoch.
+        name: Begins the names of the stage's files.
+        seed: Decides everything drawn.
+        work_dir: Holds the stage's log, its backup after each epoch, and its weights at the end.
+        pace: Steps of epochs and warm-up.
+    """
+    finished = work_dir / f"{name}.weights.h5"
+    schedule = WarmUpHold(
+        stage.peak_learning_rate,
+        pace.warm_up_steps,
+        stage.cool_down_epochs * pace.steps_per_epoch,
+        stage.epochs * pace.steps_per_epoch,
+    )
+    # Prompts never have masks here.
+    for layer in trainer.sam.prompt_encoder.mask_downscaling:
+        layer.trainable = False
+    trainer.compile(
+        optimizer=muon(schedule, ema_momentum=stage.ema_momentum),
+        jit_compile=True,  # a quarter less time for the same step
+    )
+    # Weights are saved with the optimizer's; unbuilt, it would refuse them.
+    trainer.optimizer.build(trainer.trainable_variables)
+    if finished.exists():
+        trainer.load_weights(finished)
+        return
+    batches = SceneBatches(sources, stage.views(), steps=pace.steps_per_epoch, seed=seed)
+    trainer.fit(
+        batches,
+        validation_data=validation,
+        epochs=stage.epochs,
+        callbacks=[
+            keras.callbacks.SwapEMAWeights(),
+            keras.callbacks.BackupAndRestore(str(work_dir / f"backup_{name}")),
+            ResumeBatches(batches),
+            keras.callbacks.CSVLogger(str(work_dir / f"{name}.csv"), append=True),
+        ],
+        shuffle=False,  # the batches are random already, and repeatable
+        verbose=2,
+    )
+    # The averaged weights are better than the last ones.
+    trainer.optimizer.finalize_variable_values(trainer.trainable_variables)
+    trainer.save_weights(finished)
+
+
+class ResumeBatches(keras.callbacks.Callback):
+    """Starts the batches at the epoch that a resumed `fit` starts at."""
+
+    def __init__(self, batches: SceneBatches) -> None:
+        super().__init__()
+        self._batches = batches
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
+        """Tell the batches which epoch begins."""
+        self._batches.epoch = epoch
