@@ -113,7 +113,11 @@ class SceneBatches(keras.utils.PyDataset):
             offset = rng.uniform(0.0, 1.0, prompts.coords.shape)
             coords = (prompts.coords + offset) * (views.size / views.label_size) - 0.5
             inputs |= {"coords": coords.astype(np.float32), "labels": prompts.labels}
-            targets |= {"label_maps": labels, "target_ids": prompts.target_ids}
+            targets |= {
+                "label_maps": labels,
+                "target_ids": prompts.target_ids,
+                "meant_levels": prompts.meant_levels,
+            }
             if views.cells:
                 grid = views.label_size**2 // 16
                 cells = rng.choice(grid, views.cells, replace=False)

@@ -21,11 +21,14 @@ class Prompts:
         labels: Meaning of each token, int32 `(P, 2)`, as the prompt encoder reads them.
         target_ids: For each level of the label maps the id of the mask that the prompt may mean,
             0 for none, uint8 `(P, L)`.
+        meant_levels: Which of these is meant, int32 `(P,)`: of a click on a mask drawn first its
+            level, of any other one of those that have a mask.
     """
 
     coords: NDArray[np.float32]
     labels: NDArray[np.int32]
     target_ids: NDArray[np.uint8]
+    meant_levels: NDArray[np.int32]
 
 
 def drop_small_masks(label_maps: NDArray[np.uint8], min_area: float) -> NDArray[np.uint8]:
@@ -66,10 +69,11 @@ def sample_prompts(
     coords = np.zeros((count, 2, 2), np.float32)
     labels = np.tile(np.array(_CLICK_LABELS, np.int32), (count, 1))
     target_ids = np.zeros((count, len(label_maps)), np.uint8)
+    meant = np.zeros(count, np.int32)
     candidates = _masks_of(label_maps)
     if not candidates:
         labels[:] = _BACKGROUND_LABEL
-        return Prompts(coords, labels, target_ids)
+        return Prompts(coords, labels, target_ids, meant)
     labelled = np.flatnonzero(label_maps.any(axis=0))
     width = label_maps.shape[2]
     for i in range(count):
@@ -78,14 +82,15 @@ def sample_prompts(
             coords[i] = _noisy_box(rng, label_maps[level] == mask_id)
             labels[i] = _BOX_LABELS
             target_ids[i, level] = mask_id
+            meant[i] = level
             continue
-        pixels = labelled
-        if rng.random() < 0.5:
-            pixels = np.flatnonzero(label_maps[level] == mask_id)
+        is_drawn = rng.random() < 0.5
+        pixels = np.flatnonzero(label_maps[level] == mask_id) if is_drawn else labelled
         y, x = divmod(int(pixels[rng.integers(len(pixels))]), width)
         coords[i, 0] = (x, y)
         target_ids[i] = label_maps[:, y, x]
-    return Prompts(coords, labels, target_ids)
+        meant[i] = level if is_drawn else rng.choice(np.flatnonzero(target_ids[i]))
+    return Prompts(coords, labels, target_ids, meant)
 
 
 def draw_clicks(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,7 @@ class Stage:
         pixels: Pixels that these are compared with.
         min_area: Masks of a smaller share of the view are no targets.
         photo_share: Share of the views that are cut from photographs, if there are any.
+        scores_only: Whether only the head that predicts a mask's IoU is trained.
     """
 
     preset: Preset
@@ -49,6 +51,7 @@ class Stage:
     pixels: int
     min_area: float
     photo_share: float
+    scores_only: bool = False
 
     def views(self) -> ViewSettings:
         """Give how the stage's views are drawn."""
@@ -127,9 +130,7 @@ def train_stage(
         stage.cool_down_epochs * pace.steps_per_epoch,
         stage.epochs * pace.steps_per_epoch,
     )
-    # Prompts never have masks here.
-    for layer in trainer.sam.prompt_encoder.mask_downscaling:
-        layer.trainable = False
+    _freeze(trainer, stage)
     trainer.compile(
         optimizer=muon(schedule, ema_momentum=stage.ema_momentum),
         jit_compile=True,  # a quarter less time for the same step
@@ -140,13 +141,15 @@ def train_stage(
         trainer.load_weights(finished)
         return
     batches = SceneBatches(sources, stage.views(), steps=pace.steps_per_epoch, seed=seed)
+    backup = work_dir / f"backup_{name}"
     trainer.fit(
         batches,
         validation_data=validation,
         epochs=stage.epochs,
         callbacks=[
             keras.callbacks.SwapEMAWeights(),
-            keras.callbacks.BackupAndRestore(str(work_dir / f"backup_{name}")),
+            # Kept until the weights are there: a kill in between must not cost the stage.
+            keras.callbacks.BackupAndRestore(str(backup), delete_checkpoint=False),
             ResumeBatches(batches),
             keras.callbacks.CSVLogger(str(work_dir / f"{name}.csv"), append=True),
         ],
@@ -156,6 +159,19 @@ def train_stage(
     # The averaged weights are better than the last ones.
     trainer.optimizer.finalize_variable_values(trainer.trainable_variables)
     trainer.save_weights(finished)
+    shutil.rmtree(backup)
+
+
+def _freeze(trainer: SAMTrainer, stage: Stage) -> None:
+    """Let only those variables be trained that the stage trains."""
+    if stage.scores_only:
+        head = {id(v) for v in trainer.sam.mask_decoder.iou_prediction_head.variables}
+        for variable in trainer.trainable_variables:
+            variable.trainable = id(variable) in head
+        return
+    # Prompts never have masks here.
+    for layer in trainer.sam.prompt_encoder.mask_downscaling:
+        layer.trainable = False
 
 
 class ResumeBatches(keras.callbacks.Callback):

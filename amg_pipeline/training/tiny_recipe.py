@@ -47,26 +47,35 @@ _COARSE = Stage(
     min_area=0.0,
     photo_share=0.5,
 )
+#: The model that ships.
+_WIDE = replace(
+    _COARSE,
+    preset=replace(_NARROW, embed_dim=192, out_chans=128, mlp_dim=512, iou_head_hidden_dim=128),
+    epochs=60,
+    cool_down_epochs=12,
+    batch_size=4,
+    prompts=12,
+    cells=192,
+    min_area=0.002,
+)
 STAGES = (
     _COARSE,
     # The low-res grid has 64 x 64 cells: what is smaller than a dozen of them teaches noise.
     replace(_COARSE, epochs=22, min_area=0.004),
     # Smaller patches: finer borders, and each prompt three times as costly.
     replace(_COARSE, preset=_NARROW, epochs=28, prompts=8, min_area=0.002),
-    # Wider: the model that ships.
-    Stage(
-        preset=replace(_NARROW, embed_dim=192, out_chans=128, mlp_dim=512, iou_head_hidden_dim=128),
-        epochs=60,
-        cool_down_epochs=12,
-        peak_learning_rate=1e-3,
-        ema_momentum=0.998,
-        batch_size=4,
-        prompts=12,
-        cells=192,
-        clicks=64,
-        pixels=768,
-        min_area=0.002,
-        photo_share=0.5,
+    _WIDE,
+    # The scores again, of the averaged model's whole masks.
+    replace(
+        _WIDE,
+        epochs=4,
+        cool_down_epochs=3,
+        peak_learning_rate=2e-3,
+        ema_momentum=0.99,
+        prompts=24,
+        cells=0,
+        clicks=0,
+        scores_only=True,
     ),
 )
 

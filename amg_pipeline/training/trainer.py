@@ -31,15 +31,16 @@ class SAMTrainer(keras.Model):
     is asked about it:
 
     - prompts: `coords` `(B, P, 2, 2)` XY and `labels` `(B, P, 2)`, with the targets `label_maps`
-      uint8 `(B, L, 4 H, 4 W)` and `target_ids` uint8 `(B, P, L)`. With `cells` int32 `(B, N)`, flat
-      indices into the embedding grid, masks are made and compared in these cells only: a good
-      estimate of the loss at a part of its cost.
+      uint8 `(B, L, 4 H, 4 W)`, `target_ids` uint8 `(B, P, L)` and `meant_levels` int32 `(B, P)`.
+      With `cells` int32 `(B, N)`, flat indices into the embedding grid, masks are made and compared
+      in these cells only: a good estimate of the loss at a part of its cost.
     - groups: `clicks` int32 `(B, Q)` and `pixels` int32 `(B, K)`, with the targets `click_ids`
       uint8 `(B, Q, L)` and `pixel_ids` uint8 `(B, L, K)`; see `GroupingHead`.
 
     Of a prompt, the masks of all levels that it may mean are targets; each is matched with the
     output that fits it best, and only that output learns from it. The single-mask output learns the
-    coarsest one. The IoU head learns each output's IoU with the target nearest to it.
+    coarsest one. The IoU head learns each output's IoU with the one mask that is meant: it cannot
+    know which, so it learns to expect more of the outputs that are meant more often.
 
     Args:
         sam: The model that is trained in place.
@@ -111,14 +112,8 @@ class SAMTrainer(keras.Model):
         losses = _FOCAL_WEIGHT * focal_losses(logits, targets) + dice_losses(logits, targets)
         ious = mask_ious(logits, targets) * ops.expand_dims(is_target, 1)
         coarsest = coarsest_levels(is_target)
-        # The single-mask output has one meaning, the others the one that fits them.
-        true_iou = ops.concatenate(
-            [
-                ops.sum(ious[:, :1] * ops.expand_dims(coarsest, 1), axis=-1),
-                ops.max(ious[:, 1:], axis=-1),
-            ],
-            axis=1,
-        )
+        meant = ops.one_hot(ops.reshape(y["meant_levels"], (-1,)), is_target.shape[-1])
+        true_iou = ops.sum(ious * ops.expand_dims(meant, 1), axis=-1)
         score_error = ops.mean(ops.square(y_pred["iou"] - ops.stop_gradient(true_iou)), axis=-1)
         score_loss = weighted_mean(score_error, ops.max(is_target, axis=-1))
         self._update_metrics(ious[:, 1:], y_pred["iou"][:, 1:], is_target, score_loss)

@@ -45,6 +45,7 @@ def test_shapes_and_ranges(cache: SceneCache) -> None:
         "pixels": (2, 40),
         "label_maps": (2, LEVELS, LABEL_SIZE, LABEL_SIZE),
         "target_ids": (2, 3, LEVELS),
+        "meant_levels": (2, 3),
         "click_ids": (2, 6, LEVELS),
         "pixel_ids": (2, LEVELS, 40),
     }
@@ -57,7 +58,7 @@ def test_shapes_and_ranges(cache: SceneCache) -> None:
 @pytest.mark.parametrize(
     ("changes", "left_out"),
     [
-        ({"prompts": 0}, {"coords", "labels", "cells", "label_maps", "target_ids"}),
+        ({"prompts": 0}, {"coords", "labels", "cells", "label_maps", "target_ids", "meant_levels"}),
         ({"cells": 0}, {"cells"}),
         ({"clicks": 0}, {"clicks", "pixels", "click_ids", "pixel_ids"}),
     ],

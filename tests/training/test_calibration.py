@@ -26,6 +26,7 @@ def batch() -> tuple[dict[str, Any], dict[str, Any]]:
     return inputs, {
         "label_maps": np.ones((1, 3, LOW_RES, LOW_RES), np.uint8),
         "target_ids": np.ones((1, 4, 3), np.uint8),
+        "meant_levels": np.zeros((1, 4), np.int32),
     }
 
 

@@ -117,3 +117,12 @@ def test_clicks_fall_on_labelled_pixels_and_small_masks_are_not_forgotten(
 def test_without_masks_clicks_are_anywhere() -> None:
     clicks = draw_clicks(np.random.default_rng(0), np.zeros((2, 4, 4), np.uint8), 5)
     np.testing.assert_array_equal(clicks, np.zeros(5))
+
+
+@pytest.mark.parametrize("box_share", [0.0, 0.5])
+def test_what_is_meant_is_one_of_the_masks(label_maps: NDArray[np.uint8], box_share: float) -> None:
+    prompts = sample(label_maps, box_share=box_share)
+    assert prompts.meant_levels.dtype == np.int32
+    assert prompts.target_ids[np.arange(200), prompts.meant_levels].all()
+    ambiguous = prompts.target_ids.all(axis=1)
+    assert 0 < prompts.meant_levels[ambiguous].mean() < 1

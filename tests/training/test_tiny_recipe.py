@@ -57,11 +57,11 @@ COARSE = Stage(
     photo_share=0.5,
 )
 WIDE = replace(SMALL, patch_size=8, embed_dim=16, out_chans=32, mlp_dim=16)
-#: The second one has smaller patches than the first, the third is wider.
+#: The second one has smaller patches than the first, the third is wider and trains scores only.
 THREE_STAGES = (
     COARSE,
     replace(COARSE, preset=replace(SMALL, patch_size=8), min_area=0.01, cells=0),
-    replace(COARSE, preset=WIDE, epochs=2, cool_down_epochs=1),
+    replace(COARSE, preset=WIDE, epochs=2, cool_down_epochs=1, clicks=0, scores_only=True),
 )
 EXTENT = Extent(
     scenes=4, held_out=2, crops=1, scene_size=32, validation_steps=1, validation_prompts=2

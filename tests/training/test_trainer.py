@@ -73,11 +73,12 @@ class TestLoss:
     def outputs(self, logits: NDArray[np.float32], iou: Any) -> Any:
         return tensors({"logits": logits, "iou": np.array(iou, np.float32)})
 
-    def targets(self, ids: list[list[int]]) -> Any:
+    def targets(self, ids: list[list[int]], meant: list[int]) -> Any:
         return tensors(
             {
                 "label_maps": label_maps_of_two_levels(),
                 "target_ids": np.array([ids], np.uint8),
+                "meant_levels": np.array([meant], np.int32),
             }
         )
 
@@ -87,7 +88,7 @@ class TestLoss:
         logits = rng.normal(0, 2, (2, 4, LOW_RES**2)).astype(np.float32)
         predicted = rng.uniform(0, 1, (2, 4))
         # The second prompt means nothing and must not count.
-        targets = self.targets([[1, 1, 0], [0, 0, 0]])
+        targets = self.targets([[1, 1, 0], [0, 0, 0]], meant=[1, 0])
         loss = float(trainer.compute_loss({}, targets, self.outputs(logits, predicted)))
 
         coverage, _ = cut_targets(targets)
@@ -96,8 +97,7 @@ class TestLoss:
         covered = as_arrays(coverage)[0, :2] > 0
         thresholded = logits[0] > 0
         ious = (thresholded[:, None] & covered).sum(-1) / (thresholded[:, None] | covered).sum(-1)
-        true_iou = np.array([ious[0, 1], *ious[1:].max(axis=1)])
-        score = np.mean((predicted[0] - true_iou) ** 2)
+        score = np.mean((predicted[0] - ious[:, 1]) ** 2)
         assert loss == pytest.approx(best + 0.25 * losses[0, 1] + score, rel=1e-4)
         metrics = {metric.name: float(metric.result()) for metric in trainer.metrics}
         assert metrics["best_iou"] == pytest.approx(ious[1:].max(axis=0).mean(), abs=1e-5)
@@ -107,11 +107,12 @@ class TestLoss:
 
     def test_perfect_outputs_cost_nothing_and_wrong_ones_do(self) -> None:
         trainer = SAMTrainer(make_sam())
-        targets = self.targets([[1, 1, 0]])
+        targets = self.targets([[1, 1, 0]], meant=[1])
         coverage = as_arrays(cut_targets(targets)[0])[0]
         fine, coarse = (np.where(mask >= 0.5, 30.0, -30.0) for mask in coverage[:2])
         logits = np.stack([coarse, fine, coarse, -coarse])[None]
-        ious = [[1.0, 1.0, 1.0, 0.0]]
+        # The coarse mask is meant.
+        ious = [[1.0, fine[coarse > 0].clip(0, 1).mean(), 1.0, 0.0]]
         perfect = self.outputs(logits.astype(np.float32), ious)
         assert float(trainer.compute_loss({}, targets, perfect)) == pytest.approx(0, abs=0.01)
         swapped = self.outputs(logits[:, [3, 1, 2, 0]].astype(np.float32), ious)

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from amg_pipeline.sam.presets import PRESETS
+from amg_pipeline.training import stages
+from amg_pipeline.training.batches import SceneBatches, Source, ViewSettings
+from amg_pipeline.training.scene_cache import SceneCache, SceneCacheMeta
+from amg_pipeline.training.stages import Pace, Stage, start_stage, train_stage
+from amg_pipeline.training.trainer import SAMTrainer
+from tests.sam.small_sam import as_arrays
+
+# Keras passes TensorFlow variables to np.array, and TensorFlow does not know NumPy 2's `copy` yet.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+SMALL = replace(
+    PRESETS["tiny"],
+    img_size=32,
+    patch_size=16,
+    embed_dim=8,
+    depth=1,
+    num_heads=1,
+    global_attn_indexes=(0,),
+    out_chans=16,
+    mask_in_chans=4,
+    mlp_dim=8,
+    iou_head_hidden_dim=8,
+)
+STAGE = Stage(
+    preset=SMALL,
+    epochs=1,
+    cool_down_epochs=0,
+    peak_learning_rate=1e-2,
+    ema_momentum=0.5,
+    batch_size=1,
+    prompts=2,
+    cells=2,
+    clicks=0,
+    pixels=0,
+    min_area=0.0,
+    photo_share=0.5,
+    scores_only=True,
+)
+
+
+def scenes() -> list[Source]:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (2, 32, 32, 3)).astype(np.uint8)
+    labels = np.ones((2, 3, 32, 32), np.uint8)
+    labels[:, 0, :16] = 2
+    return [Source(SceneCache(SceneCacheMeta(count=2, size=32, seed=0), images, labels))]
+
+
+def test_views_fit_the_stages_model() -> None:
+    assert replace(STAGE, min_area=0.1).views() == ViewSettings(
+        size=32, label_size=8, batch_size=1, prompts=2, cells=2, min_area=0.1
+    )
+
+
+def test_a_stage_of_the_same_sizes_goes_on_with_the_same_model() -> None:
+    trainer = start_stage(STAGE, None)
+    assert start_stage(replace(STAGE, epochs=3), (STAGE, trainer)) is trainer
+
+
+@pytest.mark.parametrize("change", [{"patch_size": 8}, {"embed_dim": 16, "out_chans": 32}])
+def test_a_stage_of_other_sizes_starts_from_what_was_learned(change: dict[str, int]) -> None:
+    before = start_stage(STAGE, None)
+    after = start_stage(replace(STAGE, preset=replace(SMALL, **change)), (STAGE, before))
+    assert after is not before
+    mlp = as_arrays(before.sam.image_encoder.blocks[0].mlp.lin1.kernel)
+    grown = as_arrays(after.sam.image_encoder.blocks[0].mlp.lin1.kernel)
+    factor = len(grown) // len(mlp)
+    summed = grown.reshape(len(mlp), factor, *grown.shape[1:]).sum(axis=1)[:, ::factor]
+    np.testing.assert_allclose(summed, mlp, rtol=1e-5, atol=1e-6)
+
+
+def test_scores_alone_can_be_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compile_model = keras.Model.compile
+    monkeypatch.setattr(
+        SAMTrainer,
+        "compile",
+        lambda self, optimizer, **_: compile_model(self, optimizer, run_eagerly=True),
+    )
+    monkeypatch.setattr(
+        stages, "muon", lambda rate, **more: keras.optimizers.SGD(rate, use_ema=True, **more)
+    )
+    trainer = start_stage(STAGE, None)
+    before = [as_arrays(variable) for variable in trainer.variables]
+    validation = SceneBatches(scenes(), STAGE.views(), steps=1, seed=1)
+    train_stage(
+        trainer,
+        STAGE,
+        scenes(),
+        validation,
+        name="a",
+        seed=0,
+        work_dir=tmp_path,
+        pace=Pace(steps_per_epoch=2, warm_up_steps=1),
+    )
+    changed = {
+        variable.path.split("/")[-3]
+        for variable, values in zip(trainer.variables, before, strict=True)
+        if (as_arrays(variable) != values).any()
+    }
+    assert changed == {"iou_prediction_head"}
+    assert {path.name for path in tmp_path.iterdir()} == {"a.csv", "a.weights.h5"}
