@@ -49,8 +49,26 @@ def prepare_backend(backend: str, *, intra_op_threads: int, exact_float32: bool)
         _forbid_rounded_products(backend)
 
 
+def has_accelerator() -> bool:
+    """Tell whether the backend computes on something else than this machine's processor."""
+    import keras
+
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        return any(device.device_type != "CPU" for device in tf.config.list_logical_devices())
+    if backend == "jax":
+        import jax
+
+        return str(jax.default_backend()) != "cpu"
+    import torch
+
+    return bool(torch.cuda.is_available())
+
+
 def compile_function(
-    function: Callable[..., Any], variables: Sequence[keras.Variable]
+    function: Callable[..., Any], variables: Sequence[keras.Variable], *, fuse: bool = False
 ) -> Callable[..., Any]:
     """Make a function run as one graph where the backend has graphs.
 
@@ -58,6 +76,8 @@ def compile_function(
         function: Takes and returns (structures of) tensors, calls layers, and has no side effect.
         variables: The variables that it reads. JAX takes them as arguments; as constants of the
             graph they would be copied into every compiled shape.
+        fuse: Whether XLA compiles it on TensorFlow too: seconds for each combination of shapes,
+            worth it where element-wise work weighs as much as products. JAX always does.
 
     Returns:
         A function of the same arguments, without gradients. NumPy arrays may be passed; a new
@@ -70,7 +90,9 @@ def compile_function(
         import tensorflow as tf
 
         # Nothing here branches on a tensor, so its Python is traced as it stands.
-        compiled: Callable[..., Any] = tf.function(function, reduce_retracing=True, autograph=False)
+        compiled: Callable[..., Any] = tf.function(
+            function, reduce_retracing=not fuse, autograph=False, jit_compile=fuse or None
+        )
         return compiled
     if backend == "jax":
         return _compile_with_jax(function, variables)

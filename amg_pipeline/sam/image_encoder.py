@@ -12,21 +12,33 @@ import keras
 import numpy as np
 from keras import ops
 
+from amg_pipeline.sam.backend import has_accelerator
 from amg_pipeline.sam.mlp import MLPBlock
 
 _NORM_EPSILON = 1e-6
+#: Logits of all heads of a grid up to which all grids of a batch are done together.
+_SMALL_LOGITS = 2**17
+#: Logits of all heads of a grid up to which its heads are done together.
+_LOGITS_AT_ONCE = 2**21
+#: Queries of one head that are done together; the first that divides their number.
+_QUERIES_AT_ONCE = (128, 144, 100, 64, 49, 36, 25, 16, 8, 4, 2, 1)
 
 
-def window_partition(x: Any, window_size: int) -> Any:
+def window_partition(x: Any, window_size: int, *, padding: Any = None) -> Any:
     """Cut a token grid `(B, H, W, C)` into windows `(N, window_size, window_size, C)`.
 
-    The grid is zero-padded right and bottom to whole windows. The padding tokens take part in
-    attention, as in the reference.
+    The grid is padded right and bottom to whole windows. The padding tokens take part in attention,
+    as in the reference, which pads with zeros before it projects: `padding`, `(C,)`, is then what
+    the projection makes of zeros.
     """
     _, height, width, channels = x.shape
     pad_h, pad_w = -height % window_size, -width % window_size
     if pad_h or pad_w:
         x = ops.pad(x, ((0, 0), (0, pad_h), (0, pad_w), (0, 0)))
+        if padding is not None:
+            is_padding = np.ones((1, height + pad_h, width + pad_w, 1), np.float32)
+            is_padding[:, :height, :width] = 0.0
+            x = x + ops.cast(is_padding, x.dtype) * ops.cast(padding, x.dtype)
     rows, columns = (height + pad_h) // window_size, (width + pad_w) // window_size
     x = ops.reshape(x, (-1, rows, window_size, columns, window_size, channels))
     x = ops.transpose(x, (0, 1, 3, 2, 4, 5))
@@ -48,8 +60,7 @@ class RelPosAttention(keras.layers.Layer):
     """Multi-head self-attention over a token grid, with decomposed relative positions.
 
     The logits are `scale * q k + q rel_h + q rel_w`, the relative terms with the unscaled query.
-    They are formed as one product of widened vectors, `[scale * q, q rel_h, q rel_w]` with
-    `[k, onehot(row), onehot(column)]`, so that no second `(S, S)` tensor is made and added.
+    On a processor no more of them are made at a time than its caches hold.
 
     Args:
         dim: Width of input and output.
@@ -100,22 +111,36 @@ class RelPosAttention(keras.layers.Layer):
         self.built = True
 
     def call(self, x: Any) -> Any:
+        return self.proj(self.attend(self.qkv(x)))
+
+    def attend(self, qkv: Any) -> Any:
+        """Attend within each grid, from its queries, keys and values `(N, H, W, 3 C)`.
+
+        Returns:
+            `(N, H, W, C)`, before the output projection.
+        """
         height, width = self.grid_size
         tokens = height * width
-        qkv = ops.reshape(self.qkv(x), (-1, tokens, 3, self.num_heads, self.head_dim))
+        qkv = ops.reshape(qkv, (-1, tokens, 3, self.num_heads, self.head_dim))
         qkv = ops.transpose(qkv, (2, 0, 3, 1, 4))  # (3, N, h, S, d)
         query, key, value = qkv[0], qkv[1], qkv[2]
-        scaled = query * self.head_dim**-0.5
-        if self.use_rel_pos:
-            scaled, key = self._widen(query, scaled, key)
-        logits = ops.matmul(scaled, ops.transpose(key, (0, 1, 3, 2)))  # (N, h, S, S)
-        attended = ops.matmul(ops.softmax(logits, axis=-1), value)  # (N, h, S, d)
+        relative = self._relative_logits(query) if self.use_rel_pos else ()
+        parts = (query * self.head_dim**-0.5, key, value, *relative)
+        if has_accelerator() or self.num_heads * tokens**2 <= _SMALL_LOGITS:
+            attended = self._attend_at_once(*parts)
+        elif self.num_heads * tokens**2 <= _LOGITS_AT_ONCE:
+            attended = ops.map(lambda grid: self._attend_at_once(*grid), parts)
+        else:
+            attended = self._attend_by_rows(*parts)
         attended = ops.transpose(attended, (0, 2, 1, 3))
-        return self.proj(ops.reshape(attended, (-1, height, width, self.dim)))
+        return ops.reshape(attended, (-1, height, width, self.dim))
 
-    def _widen(self, query: Any, scaled: Any, key: Any) -> tuple[Any, Any]:
+    def _relative_logits(self, query: Any) -> tuple[Any, Any]:
+        """Give what the distances to each row and each column add: `(N, h, S, H)`, `(N, h, S, W)`.
+
+        With the unscaled query, as in the reference.
+        """
         height, width = self.grid_size
-        tokens = height * width
         # (H, H, d): row i holds the embeddings of the distances i - j, j the key's row.
         table_h = ops.take(ops.convert_to_tensor(self.rel_pos_h), _distances(height), axis=0)
         table_w = ops.take(ops.convert_to_tensor(self.rel_pos_w), _distances(width), axis=0)
@@ -125,19 +150,36 @@ class RelPosAttention(keras.layers.Layer):
             ops.transpose(grid, (0, 1, 3, 2, 4)), ops.transpose(table_w, (0, 2, 1))
         )
         by_column = ops.transpose(by_column, (0, 1, 3, 2, 4))  # (N, h, H, W, W)
-        widened = ops.concatenate(
-            [
-                scaled,
-                ops.reshape(by_row, (-1, self.num_heads, tokens, height)),
-                ops.reshape(by_column, (-1, self.num_heads, tokens, width)),
-            ],
-            axis=-1,
-        )
-        one_hot = ops.cast(_one_hot_positions(height, width), key.dtype)
-        one_hot = ops.broadcast_to(
-            one_hot, (ops.shape(key)[0], self.num_heads, tokens, height + width)
-        )
-        return widened, ops.concatenate([key, one_hot], axis=-1)
+        flat = (-1, self.num_heads, height * width)
+        return ops.reshape(by_row, (*flat, height)), ops.reshape(by_column, (*flat, width))
+
+    def _attend_at_once(self, query: Any, key: Any, value: Any, *relative: Any) -> Any:
+        """Attend with scaled queries `(..., Q, d)` to keys and values `(..., S, d)`."""
+        logits = ops.matmul(query, ops.swapaxes(key, -1, -2))
+        if relative:
+            by_row, by_column = relative
+            grid = ops.reshape(logits, (*ops.shape(logits)[:-1], *self.grid_size))
+            grid = grid + ops.expand_dims(by_row, -1) + ops.expand_dims(by_column, -2)
+            logits = ops.reshape(grid, ops.shape(logits))
+        exponents = ops.exp(logits - ops.max(logits, axis=-1, keepdims=True))
+        total = ops.sum(exponents, axis=-1, keepdims=True)
+        # Divided after the product, which is the smaller tensor.
+        return ops.matmul(exponents, value) / total
+
+    def _attend_by_rows(self, query: Any, key: Any, value: Any, *relative: Any) -> Any:
+        """Attend some queries of one head at a time, so that caches hold their logits."""
+        tokens = self.grid_size[0] * self.grid_size[1]
+        rows = next(n for n in _QUERIES_AT_ONCE if tokens % n == 0)
+        queries = [ops.reshape(part, (-1, rows, part.shape[-1])) for part in (query, *relative)]
+        keys, values = (ops.reshape(part, (-1, tokens, self.head_dim)) for part in (key, value))
+        heads = ops.repeat(ops.arange(ops.shape(keys)[0]), tokens // rows)
+
+        def attend(turn: tuple[Any, ...]) -> Any:
+            head, query, *relative = turn
+            key, value = (ops.take(part, head, axis=0) for part in (keys, values))
+            return self._attend_at_once(query, key, value, *relative)
+
+        return ops.reshape(ops.map(attend, (heads, *queries)), ops.shape(query))
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -153,12 +195,6 @@ class RelPosAttention(keras.layers.Layer):
 def _distances(size: int) -> np.ndarray[Any, np.dtype[np.int32]]:
     positions = np.arange(size, dtype=np.int32)
     return positions[:, None] - positions[None, :] + size - 1
-
-
-def _one_hot_positions(height: int, width: int) -> np.ndarray[Any, np.dtype[np.float32]]:
-    rows = np.repeat(np.eye(height, dtype=np.float32), width, axis=0)
-    columns = np.tile(np.eye(width, dtype=np.float32), (height, 1))
-    return np.concatenate([rows, columns], axis=1)
 
 
 @keras.saving.register_keras_serializable(package="amg_pipeline")
@@ -220,13 +256,14 @@ class Block(keras.layers.Layer):
         self.built = True
 
     def call(self, x: Any) -> Any:
-        attended = self.norm1(x)
+        qkv = self.attn.qkv(self.norm1(x))
         if self.window_size:
-            windows = window_partition(attended, self.window_size)
-            attended = window_unpartition(self.attn(windows), self.window_size, *self.grid_size)
+            windows = window_partition(qkv, self.window_size, padding=self.attn.qkv.bias)
+            attended = self.attn.attend(windows)
+            attended = window_unpartition(attended, self.window_size, *self.grid_size)
         else:
-            attended = self.attn(attended)
-        x = x + attended
+            attended = self.attn.attend(qkv)
+        x = x + self.attn.proj(attended)
         return x + self.mlp(self.norm2(x))
 
     def get_config(self) -> dict[str, Any]:

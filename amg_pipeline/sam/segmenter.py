@@ -11,24 +11,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import keras
 import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 from PIL import Image
 
 from amg_pipeline.records import MaskBatch
-from amg_pipeline.sam.backend import compile_function
-from amg_pipeline.sam.postprocess import boxes_from_profiles, measure_tile, resize_weights
+from amg_pipeline.sam.backend import compile_function, has_accelerator
+from amg_pipeline.sam.image_side import DenseImage, LowRankImage
 from amg_pipeline.sam.prompt_encoder import LABEL_FOREGROUND, LABEL_NOT_A_POINT
+from amg_pipeline.sam.rasterizer import Rasterizer
 from amg_pipeline.sam.transforms import longest_side_size
 
 if TYPE_CHECKING:
     from amg_pipeline.sam.model import SAM
 
-#: Batches of varying size are padded to whole multiples of this, so that few shapes compile.
-_BATCH_MULTIPLE = 8
-#: Full-size pixels (float32 logits) that one tile may hold.
-_TILE_PIXELS = 4_000_000
+#: Prompts whose masks are made by one call.
+_PROMPTS_UPSCALED = 4
+#: Prompts whose attention a processor's caches hold; an accelerator takes all at once.
+_PROMPTS_ATTENDED = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +39,13 @@ class SamEmbedding:
 
     Attributes:
         features: Image embedding on the device, `(1, H, W, C)`.
+        shared: What all prompts share of it, on the device: tensors in some structure.
         crop_hw: Size of the crop in pixels.
         input_hw: Size of the resized crop in the model frame, without padding.
     """
 
     features: Any
+    shared: Any
     crop_hw: tuple[int, int]
     input_hw: tuple[int, int]
 
@@ -52,14 +56,13 @@ class SamScoredPrompts:
 
     Attributes:
         predicted_iou: float32 `(P, 3)`.
-        tokens: Output tokens on the device, padded batch first.
-        image: Image features on the device, one set per prompt.
+        state: Tokens and image as the blocks left them, on the device: tensors with the padded
+            batch first.
         embedding: What the prompts were asked of.
     """
 
     predicted_iou: NDArray[np.float32]
-    tokens: Any
-    image: Any
+    state: Any
     embedding: SamEmbedding
 
 
@@ -77,11 +80,25 @@ class SamSegmenter:
         self._img_size: int = sam.image_encoder.img_size
         self._points_per_batch = points_per_batch
         self._encoder_batch_size = encoder_batch_size
+        decoder = sam.mask_decoder
+        # The learned tokens, the point and its padding.
+        self._num_tokens = 1 + decoder.num_mask_tokens + 2
+        is_low_rank = decoder.transformer.is_low_rank(self._num_tokens)
+        self._form = LowRankImage if is_low_rank else DenseImage
+        in_turns = is_low_rank and not has_accelerator()
+        self._prompts_at_once = min(
+            _PROMPTS_ATTENDED if in_turns else points_per_batch, points_per_batch
+        )
         self._embed = compile_function(self._embed_batch, sam.image_encoder.variables)
         prompt_side = [*sam.prompt_encoder.variables, *sam.mask_decoder.variables]
-        self._attend = compile_function(self._attend_points, prompt_side)
-        self._make_logits = compile_function(self._make_low_res_logits, prompt_side)
-        self._measure = compile_function(measure_tile, [])
+        self._share = compile_function(self._share_image, prompt_side)
+        self._attend = compile_function(self._attend_points, prompt_side, fuse=is_low_rank)
+        self._make_logits = compile_function(
+            self._make_low_res_logits, prompt_side, fuse=is_low_rank
+        )
+        self._rasterizer = Rasterizer(
+            sam.prompt_encoder.mask_input_size, self._img_size, mask_threshold=sam.mask_threshold
+        )
 
     @property
     def variant(self) -> str | None:
@@ -98,10 +115,9 @@ class SamSegmenter:
             )
             sizes = [self._fill_model_frame(images[i], crop) for i, crop in enumerate(batch)]
             features = self._embed(images)
-            embeddings += [
-                SamEmbedding(features[i : i + 1], crop.shape[:2], sizes[i])
-                for i, crop in enumerate(batch)
-            ]
+            for i, crop in enumerate(batch):
+                alone = features[i : i + 1]
+                embeddings.append(SamEmbedding(alone, self._share(alone), crop.shape[:2], sizes[i]))
         return embeddings
 
     def score(self, embedding: SamEmbedding, points: NDArray[np.float64]) -> SamScoredPrompts:
@@ -115,11 +131,12 @@ class SamSegmenter:
         (crop_h, crop_w), (input_h, input_w) = embedding.crop_hw, embedding.input_hw
         # In float64 up to here, as in the reference: float32 pixels would move the phases.
         scaled = points * np.array([input_w / crop_w, input_h / crop_h])
-        coords = np.zeros((self._points_per_batch, 1, 2), np.float32)
+        padded = -(-self._points_per_batch // self._prompts_at_once) * self._prompts_at_once
+        coords = np.zeros((padded, 1, 2), np.float32)
         coords[:count, 0] = (scaled + 0.5) / self._img_size
-        tokens, image, predicted_iou = self._attend(embedding.features, coords)
+        state, predicted_iou = self._attend(embedding.shared, coords)
         scores = ops.convert_to_numpy(predicted_iou)[:count, 1:]
-        return SamScoredPrompts(np.ascontiguousarray(scores), tokens, image, embedding)
+        return SamScoredPrompts(np.ascontiguousarray(scores), state, embedding)
 
     def measure(
         self,
@@ -130,16 +147,25 @@ class SamSegmenter:
         stability_score_offset: float,
     ) -> MaskBatch:
         """Make and measure chosen masks of a scored batch at the crop's full resolution."""
+        embedding = scored.embedding
         prompts, inverse = np.unique(prompt_indices, return_inverse=True)
-        logits = self._make_logits(
-            scored.tokens,
-            scored.image,
-            _pad_indices(prompts),
-            _pad_indices(inverse * self._sam.mask_decoder.num_multimask_outputs + mask_indices),
-        )
-        return self._measure_logits(
-            logits, len(prompt_indices), scored.embedding, stability_score_offset
-        )
+        parts, order = [], []
+        for first in range(0, len(prompts), _PROMPTS_UPSCALED):
+            some = prompts[first : first + _PROMPTS_UPSCALED]
+            padded = np.pad(some, (0, _PROMPTS_UPSCALED - len(some)), mode="edge")
+            logits = self._make_logits(embedding.shared, scored.state, padded.astype(np.int32))
+            places = np.flatnonzero((inverse >= first) & (inverse < first + _PROMPTS_UPSCALED))
+            outputs = self._sam.mask_decoder.num_multimask_outputs
+            part = self._rasterizer.measure(
+                logits,
+                (inverse[places] - first) * outputs + mask_indices[places],
+                image_hw=embedding.crop_hw,
+                input_hw=embedding.input_hw,
+                stability_score_offset=stability_score_offset,
+            )
+            parts.append(part)
+            order.append(places)
+        return concatenate_masks(parts, order)
 
     def _fill_model_frame(
         self, frame: NDArray[np.float32], crop: NDArray[np.uint8]
@@ -159,7 +185,17 @@ class SamSegmenter:
     def _embed_batch(self, images: Any) -> Any:
         return self._sam.image_encoder(ops.convert_to_tensor(images))
 
-    def _attend_points(self, features: Any, coords: Any) -> tuple[Any, Any, Any]:
+    def _share_image(self, features: Any) -> Any:
+        prompt_encoder = self._sam.prompt_encoder
+        _, dense = prompt_encoder()
+        side = self._sam.mask_decoder.image_side(
+            ops.add(ops.convert_to_tensor(features), dense),
+            prompt_encoder.get_dense_pe(),
+            self._num_tokens,
+        )
+        return side.shared
+
+    def _attend_points(self, shared: Any, coords: Any) -> tuple[Any, Any]:
         prompt_encoder, decoder = self._sam.prompt_encoder, self._sam.mask_decoder
         coords = ops.convert_to_tensor(coords)
         labels = ops.full_like(coords[..., 0], LABEL_FOREGROUND, dtype="int32")
@@ -168,76 +204,58 @@ class SamSegmenter:
             ops.concatenate([coords, ops.zeros_like(coords)], axis=1),
             ops.concatenate([labels, padding], axis=1),
         )
-        _, dense = prompt_encoder()
-        tokens, image = decoder.attend(features, prompt_encoder.get_dense_pe(), sparse, dense)
-        return tokens, image, decoder.predict_iou(tokens)
+        tokens = decoder.prompt_tokens(sparse)
+        if coords.shape[0] == self._prompts_at_once:
+            return self._score(shared, tokens)
+        turns = ops.reshape(tokens, (-1, self._prompts_at_once, *tokens.shape[1:]))
+        scored: tuple[Any, Any] = keras.tree.map_structure(
+            lambda part: ops.reshape(part, (-1, *part.shape[2:])),
+            ops.map(lambda some: self._score(shared, some), turns),
+        )
+        return scored
 
-    def _make_low_res_logits(self, tokens: Any, image: Any, prompts: Any, masks: Any) -> Any:
-        """Upscale chosen prompts and give the chosen ones of their masks, `(M, h, w)`."""
+    def _score(self, shared: Any, tokens: Any) -> tuple[dict[str, Any], Any]:
+        """Run prompts up to their scores; of the last attention these need one token alone."""
         decoder = self._sam.mask_decoder
-        height, width = self._sam.image_encoder.grid_size
-        weights = decoder.mask_weights(ops.take(tokens, prompts, axis=0))[:, 1:]
-        upscaled = decoder.upscale(ops.take(image, prompts, axis=0), height, width)
-        logits = decoder.mask_logits(weights, upscaled)
-        flat = ops.reshape(logits, (-1, *logits.shape[2:]))
-        return ops.take(flat, masks, axis=0)
+        queries, image = decoder.transformer.run_blocks(self._form.restored(shared), tokens)
+        iou_token = decoder.transformer.look_once_more(image, queries[:, :1], tokens[:, :1])
+        state = {"tokens": tokens, "queries": queries, "image": image.added}
+        return state, decoder.predict_iou(iou_token)
 
-    def _measure_logits(
-        self, logits: Any, count: int, embedding: SamEmbedding, offset: float
-    ) -> MaskBatch:
-        height, width = embedding.crop_hw
-        weights_y, weights_x = self._resize_weights(embedding)
-        padded_rows = weights_y.shape[0]
-        valid_rows = np.arange(padded_rows) < height
-        rows = np.zeros((count, padded_rows), bool)
-        columns = np.zeros((count, width), bool)
-        packed = np.zeros((count, width, padded_rows // 8), np.uint8)
-        counts = np.zeros((2, count), np.int64)
-        tile_rows = max(8, min(padded_rows, _TILE_PIXELS // (_BATCH_MULTIPLE * width) // 8 * 8))
-        for first in range(0, count, _BATCH_MULTIPLE):
-            some = slice(first, min(first + _BATCH_MULTIPLE, count))
-            chunk = logits[first : first + _BATCH_MULTIPLE]
-            for top in range(0, padded_rows, tile_rows):
-                band = slice(top, top + tile_rows)
-                stable, possible, row, column, bits = (
-                    ops.convert_to_numpy(part)[: some.stop - some.start]
-                    for part in self._measure(
-                        chunk,
-                        weights_y[band],
-                        weights_x,
-                        valid_rows[band],
-                        np.float32(self._sam.mask_threshold),
-                        np.float32(offset),
-                    )
-                )
-                counts[:, some] += np.stack([stable, possible])
-                rows[some, band] = row
-                columns[some] |= column
-                packed[some, :, top // 8 : (top + tile_rows) // 8] = bits
-        return MaskBatch(
-            stable_pixels=counts[0],
-            possible_pixels=counts[1],
-            boxes_xyxy=boxes_from_profiles(rows[:, :height], columns),
-            packed=packed[:, :, : -(-height // 8)],
-            height=height,
-            width=width,
+    def _make_low_res_logits(self, shared: Any, state: Any, prompts: Any) -> Any:
+        """Make all masks of a few prompts, float32 `(3 P, h, w)`, a prompt's one after another."""
+        chosen = keras.tree.map_structure(lambda part: ops.take(part, prompts, axis=0), state)
+        if self._prompts_at_once < self._points_per_batch:
+            alone = keras.tree.map_structure(lambda part: ops.expand_dims(part, 1), chosen)
+            logits = ops.map(lambda prompt: self._logits_of(shared, prompt), alone)
+        else:
+            logits = self._logits_of(shared, chosen)
+        return ops.reshape(logits, (-1, *logits.shape[-2:]))
+
+    def _logits_of(self, shared: Any, state: dict[str, Any]) -> Any:
+        decoder = self._sam.mask_decoder
+        image = self._form.restored(shared, state["image"])
+        # The first mask token is for single masks.
+        masks = slice(2, 1 + decoder.num_mask_tokens)
+        tokens = decoder.transformer.look_once_more(
+            image, state["queries"][:, masks], state["tokens"][:, masks]
         )
-
-    def _resize_weights(
-        self, embedding: SamEmbedding
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Give both axes' matrices, the rows padded to whole bytes."""
-        low_res_h, low_res_w = self._sam.prompt_encoder.mask_input_size
-        weights_y, weights_x = (
-            ops.convert_to_numpy(resize_weights(low_res, self._img_size, into, out))
-            for low_res, into, out in zip(
-                (low_res_h, low_res_w), embedding.input_hw, embedding.crop_hw, strict=True
-            )
-        )
-        return np.pad(weights_y, ((0, -len(weights_y) % 8), (0, 0))), weights_x
+        upscaled = decoder.upscale(image, *self._sam.image_encoder.grid_size)
+        return decoder.mask_logits(decoder.weights_of_masks(tokens, first=1), upscaled)
 
 
-def _pad_indices(indices: NDArray[np.intp]) -> NDArray[np.int32]:
-    """Repeat the first index until the length is a whole multiple of the batch multiple."""
-    padding = -len(indices) % _BATCH_MULTIPLE
-    return np.pad(indices.astype(np.int32), (0, padding), mode="edge")
+def concatenate_masks(parts: Sequence[MaskBatch], places: Sequence[NDArray[np.intp]]) -> MaskBatch:
+    """Join batches of one crop, the masks of each going to the places given for it."""
+    order = np.argsort(np.concatenate(places))
+
+    def join(name: str) -> Any:
+        return np.concatenate([getattr(part, name) for part in parts])[order]
+
+    return MaskBatch(
+        stable_pixels=join("stable_pixels"),
+        possible_pixels=join("possible_pixels"),
+        boxes_xyxy=join("boxes_xyxy"),
+        packed=join("packed"),
+        height=parts[0].height,
+        width=parts[0].width,
+    )

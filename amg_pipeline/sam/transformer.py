@@ -13,6 +13,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from amg_pipeline.sam.image_side import DenseImage, ImageSide, LowRankImage, image_terms
 from amg_pipeline.sam.mlp import MLPBlock
 
 _NORM_EPSILON = 1e-5
@@ -48,6 +49,7 @@ class Attention(keras.layers.Layer):
         self.k_proj = self._projection(self.internal_dim, "k_proj")
         self.v_proj = self._projection(self.internal_dim, "v_proj")
         self.out_proj = self._projection(embedding_dim, "out_proj")
+        self._root = math.sqrt(self.internal_dim // num_heads)
 
     def _projection(self, units: int, name: str) -> keras.layers.Layer:
         return keras.layers.Dense(units, dtype=self.dtype_policy, name=name)
@@ -59,21 +61,47 @@ class Attention(keras.layers.Layer):
         self.built = True
 
     def call(self, q: Any, k: Any, v: Any) -> Any:
-        query = self._separate_heads(self.q_proj(q))
-        key = self._separate_heads(self.k_proj(k))
-        value = self._separate_heads(self.v_proj(v))
-        logits = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2)))
-        weights = ops.softmax(logits / math.sqrt(self.internal_dim // self.num_heads), axis=-1)
-        return self.out_proj(self._recombine_heads(ops.matmul(weights, value)))
+        query = self.scaled_queries(q)
+        key = self.separate_heads(self.k_proj(k))
+        value = self.separate_heads(self.v_proj(v))
+        weights = ops.softmax(ops.matmul(query, ops.transpose(key, (0, 1, 3, 2))), axis=-1)
+        return self.combine(ops.matmul(weights, value))
 
-    def _separate_heads(self, x: Any) -> Any:
+    def scaled_queries(self, q: Any) -> Any:
+        """Project to queries, `(P, h, T, d)`, divided by the root of their width."""
+        return self.separate_heads(self.q_proj(q)) / self._root
+
+    def scaled_keys(self, k: Any) -> Any:
+        """Project to keys, `(P, h, T, d)`, divided in the queries' place."""
+        return self.separate_heads(self.k_proj(k)) / self._root
+
+    def combine(self, attended: Any) -> Any:
+        """Join heads `(P, h, T, d)` and project them to `(P, T, C)`."""
+        batch, count = ops.shape(attended)[0], ops.shape(attended)[2]
+        joined = ops.reshape(
+            ops.transpose(attended, (0, 2, 1, 3)), (batch, count, self.internal_dim)
+        )
+        return self.out_proj(joined)
+
+    def separate_heads(self, x: Any) -> Any:
+        """Cut `(P, T, h d)` into heads, `(P, h, T, d)`."""
         batch, count = ops.shape(x)[0], ops.shape(x)[1]
         x = ops.reshape(x, (batch, count, self.num_heads, self.internal_dim // self.num_heads))
         return ops.transpose(x, (0, 2, 1, 3))
 
-    def _recombine_heads(self, x: Any) -> Any:
-        batch, count = ops.shape(x)[0], ops.shape(x)[2]
-        return ops.reshape(ops.transpose(x, (0, 2, 1, 3)), (batch, count, self.internal_dim))
+    def columns(self, x: Any) -> Any:
+        """Cut `(B, S, h d)` into heads with the positions last, `(B, h, d, S)`."""
+        return ops.transpose(self.separate_heads(x), (0, 1, 3, 2))
+
+    def row_kernel(self) -> Any:
+        """Give the output projection by heads, `(h, d, C)`."""
+        return ops.reshape(self.out_proj.kernel, (self.num_heads, -1, self.embedding_dim))
+
+    def project_rows(self, rows: Any, kernel: Any) -> Any:
+        """Multiply the rows `(P, h T, C)` with their head's part of `(C, h d)`: `(P, h, T, d)`."""
+        by_head = ops.reshape(kernel, (self.embedding_dim, self.num_heads, -1))
+        rows = ops.reshape(rows, (ops.shape(rows)[0], self.num_heads, -1, self.embedding_dim))
+        return ops.matmul(rows, ops.transpose(by_head, (1, 0, 2)))
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -144,21 +172,21 @@ class TwoWayAttentionBlock(keras.layers.Layer):
         self.built = True
 
     def call(self, queries: Any, keys: Any, query_pe: Any, key_pe: Any) -> tuple[Any, Any]:
+        queries, image = self.step(queries, DenseImage(keys, key_pe), query_pe)
+        return queries, image.features()
+
+    def step(self, queries: Any, image: ImageSide, query_pe: Any) -> tuple[Any, ImageSide]:
+        """Run the block on an image in either form."""
         if self.skip_first_layer_pe:
             queries = self.self_attn(queries, queries, queries)
         else:
             q = queries + query_pe
             queries = queries + self.self_attn(q, q, queries)
         queries = self.norm1(queries)
-
-        k = keys + key_pe
-        queries = queries + self.cross_attn_token_to_image(queries + query_pe, k, keys)
-        queries = self.norm2(queries)
-
+        attended = image.attended_by(self.cross_attn_token_to_image, queries + query_pe)
+        queries = self.norm2(queries + attended)
         queries = self.norm3(queries + self.mlp(queries))
-
-        keys = keys + self.cross_attn_image_to_token(k, queries + query_pe, queries)
-        return queries, self.norm4(keys)
+        return queries, image.attend_to(self, queries + query_pe, queries)
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -232,14 +260,52 @@ class TwoWayTransformer(keras.layers.Layer):
         self.built = True
 
     def call(self, image_embedding: Any, image_pe: Any, point_embedding: Any) -> tuple[Any, Any]:
-        channels = self.embedding_dim
-        keys = ops.reshape(image_embedding, (ops.shape(image_embedding)[0], -1, channels))
-        key_pe = ops.reshape(image_pe, (1, -1, channels))
+        image = self.image_side(image_embedding, image_pe, point_embedding.shape[1])
+        queries, image = self.attend(image, point_embedding)
+        return queries, image.features()
+
+    def image_side(self, image_embedding: Any, image_pe: Any, num_tokens: int | None) -> ImageSide:
+        """Prepare an image for prompts of so many tokens, in the form that is cheaper for them."""
+        tokens, positions = self._positions(image_embedding), self._positions(image_pe)
+        if not self.is_low_rank(num_tokens):
+            return DenseImage(tokens, positions)
+        terms = image_terms(self.layers, self.final_attn_token_to_image, tokens, positions)
+        return LowRankImage(terms)
+
+    def is_low_rank(self, num_tokens: int | None) -> bool:
+        """Tell whether `LowRankImage` is the cheaper form for prompts of so many tokens.
+
+        It is while the rows that all blocks add are no more than an attention's inner width. It
+        computes norms from sums of products, which half precision cannot hold, and multiplies
+        kernels, which quantised layers do not have.
+        """
+        is_quantized = self.final_attn_token_to_image.q_proj.quantization_mode is not None
+        if num_tokens is None or self.compute_dtype != "float32" or is_quantized:
+            return False
+        rows = num_tokens * self.num_heads * self.depth
+        return rows <= self.embedding_dim // self.attention_downsample_rate
+
+    def attend(self, image: ImageSide, point_embedding: Any) -> tuple[Any, ImageSide]:
+        """Run tokens `(P, T, C)` against an image in either form, to the end."""
+        queries, image = self.run_blocks(image, point_embedding)
+        return self.look_once_more(image, queries, point_embedding), image
+
+    def run_blocks(self, image: ImageSide, point_embedding: Any) -> tuple[Any, ImageSide]:
+        """Run tokens `(P, T, C)` and image through the blocks."""
         queries = point_embedding
         for layer in self.layers:
-            queries, keys = layer(queries, keys, point_embedding, key_pe)
-        attended = self.final_attn_token_to_image(queries + point_embedding, keys + key_pe, keys)
-        return self.norm_final_attn(queries + attended), keys
+            queries, image = layer.step(queries, image, point_embedding)
+        return queries, image
+
+    def look_once_more(self, image: ImageSide, queries: Any, point_embedding: Any) -> Any:
+        """Finish some tokens after the blocks, each for itself, `(P, t, C)`."""
+        attended = image.attended_by(self.final_attn_token_to_image, queries + point_embedding)
+        return self.norm_final_attn(queries + attended)
+
+    def _positions(self, grid: Any) -> Any:
+        """Flatten `(P, H, W, C)` or `(H, W, C)` to `(P or 1, S, C)`."""
+        batch = ops.shape(grid)[0] if len(grid.shape) == 4 else 1
+        return ops.reshape(grid, (batch, -1, self.embedding_dim))
 
     def get_config(self) -> dict[str, Any]:
         return {

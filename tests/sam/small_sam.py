@@ -17,8 +17,11 @@ LOW_RES = 4 * GRID
 CHANNELS = 32
 
 
-def make_sam(*, seed: int = 6, dtype: Any = None, **arguments: Any) -> SAM:
-    """Give a SAM of 64 pixels with one windowed block (of padded windows) and one global block."""
+def make_sam(*, seed: int = 6, dtype: Any = None, decoder_heads: int = 8, **arguments: Any) -> SAM:
+    """Give a SAM of 64 pixels with one windowed block (of padded windows) and one global block.
+
+    With one decoder head, prompts of one point share their image in its low-rank form.
+    """
     sam = SAM(
         ImageEncoderViT(
             img_size=IMG_SIZE,
@@ -40,7 +43,9 @@ def make_sam(*, seed: int = 6, dtype: Any = None, **arguments: Any) -> SAM:
         ),
         MaskDecoder(
             transformer_dim=CHANNELS,
-            transformer=TwoWayTransformer(embedding_dim=CHANNELS, mlp_dim=48, dtype=dtype),
+            transformer=TwoWayTransformer(
+                embedding_dim=CHANNELS, num_heads=decoder_heads, mlp_dim=48, dtype=dtype
+            ),
             iou_head_hidden_dim=20,
             dtype=dtype,
         ),

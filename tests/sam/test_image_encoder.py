@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from keras import ops
 from numpy.typing import NDArray
 
+from amg_pipeline.sam import image_encoder
 from amg_pipeline.sam.image_encoder import (
     Block,
     ImageEncoderViT,
@@ -97,6 +98,37 @@ def test_attention_equals_the_plain_formula(use_rel_pos: bool) -> None:
     x = grid(3, 4, 6)
     expected = plain_attention(attention, x)
     np.testing.assert_allclose(as_arrays(attention(x)), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("use_rel_pos", [True, False])
+@pytest.mark.parametrize(
+    ("small", "at_once"),
+    [pytest.param(1, 10**6, id="grid-by-grid"), pytest.param(1, 1, id="head-by-head-in-rows")],
+)
+def test_attention_in_turns_equals_attention_at_once(
+    use_rel_pos: bool, small: int, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer = RelPosAttention(12, 3, (4, 6), use_rel_pos=use_rel_pos)
+    layer.build((None, 4, 6, 12))
+    randomize(layer, seed=0)
+    x = grid(4, 6, 12)
+    expected = as_arrays(layer(x))
+    monkeypatch.setattr(image_encoder, "_SMALL_LOGITS", small)
+    monkeypatch.setattr(image_encoder, "_LOGITS_AT_ONCE", at_once)
+    monkeypatch.setattr(image_encoder, "_QUERIES_AT_ONCE", (9, 8, 1))
+    np.testing.assert_allclose(as_arrays(layer(x)), expected, atol=1e-6)
+
+
+def test_windows_are_padded_after_the_projection_as_before_it() -> None:
+    block = Block(12, 3, (5, 7), window_size=3)
+    block.build(None)
+    randomize(block, seed=0)
+    x = grid(5, 7, 12)
+    windows = window_partition(block.norm1(x), 3)
+    attended = window_unpartition(block.attn(windows), 3, 5, 7)
+    inner = x + as_arrays(attended)
+    expected = inner + as_arrays(block.mlp(block.norm2(inner)))
+    np.testing.assert_allclose(as_arrays(block(x)), expected, atol=1e-5)
 
 
 def test_attention_without_qkv_bias_has_none() -> None:

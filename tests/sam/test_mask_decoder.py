@@ -9,6 +9,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 from scipy.special import erf
 
+from amg_pipeline.sam.image_side import DenseImage
 from amg_pipeline.sam.mask_decoder import MaskDecoder
 from amg_pipeline.sam.transformer import TwoWayTransformer
 from tests.sam.small_sam import as_arrays, randomize
@@ -96,7 +97,8 @@ def test_decoder_takes_positions_with_a_batch_axis(decoder: MaskDecoder) -> None
 
 def test_attend_puts_the_learned_tokens_first(decoder: MaskDecoder) -> None:
     inputs = embeddings()
-    tokens, image = as_arrays(decoder.attend(**inputs))
+    tokens, side = decoder.attend(**inputs)
+    tokens, image = as_arrays([tokens, side.features()])
     learned = np.concatenate(as_arrays([decoder.iou_token, decoder.mask_tokens]))
     prompts = inputs["sparse_prompt_embeddings"]
     expected, expected_image = as_arrays(
@@ -130,13 +132,22 @@ def transposed_convolution(layer: Any, x: NDArray[Any]) -> NDArray[np.float64]:
     return np.asarray(blocks.reshape(2 * height, 2 * width, -1) + bias, np.float64)
 
 
+def joined(upscaled: NDArray[Any]) -> NDArray[Any]:
+    """Put the sub-pixels `(P, H, W, 16, c)` of both convolutions in their places."""
+    prompts, height, width, _, channels = upscaled.shape
+    blocks = upscaled.reshape(prompts, height, width, 2, 2, 2, 2, channels)
+    return blocks.transpose(0, 1, 3, 5, 2, 4, 6, 7).reshape(
+        prompts, 4 * height, 4 * width, channels
+    )
+
+
 def gelu(x: NDArray[Any]) -> NDArray[np.float64]:
     return np.asarray(x * 0.5 * (1.0 + erf(x / np.sqrt(2.0))), np.float64)
 
 
 def test_upscale_equals_the_plain_formula(decoder: MaskDecoder) -> None:
     image = normal(2, GRID * GRID, CHANNELS)
-    upscaled = as_arrays(decoder.upscale(image, GRID, GRID))
+    upscaled = joined(as_arrays(decoder.upscale(DenseImage(image, None), GRID, GRID)))
     first, norm, second = decoder.output_upscaling
     gamma, beta = as_arrays([norm.gamma, norm.beta])
     for i in range(2):
@@ -148,9 +159,9 @@ def test_upscale_equals_the_plain_formula(decoder: MaskDecoder) -> None:
 
 
 def test_mask_logits_are_products_of_weights_and_features(decoder: MaskDecoder) -> None:
-    weights, features = normal(PROMPTS, 4, 2), normal(PROMPTS, 5, 6, 2)
+    weights, features = normal(PROMPTS, 4, 2), normal(PROMPTS, 5, 6, 16, 2)
     logits = as_arrays(decoder.mask_logits(weights, features))
-    expected = np.einsum("pkc,phwc->pkhw", weights, features)
+    expected = np.einsum("pkc,phwc->pkhw", weights, joined(features))
     np.testing.assert_allclose(logits, expected, atol=1e-5)
 
 

@@ -8,13 +8,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from amg_pipeline.sam import SAM
-from amg_pipeline.sam.postprocess import (
-    bilinear_weights,
-    boxes_from_profiles,
-    measure_tile,
-    resize_logits,
-    resize_weights,
-)
+from amg_pipeline.sam.postprocess import bilinear_weights, resize_weights
 from tests.sam.plain_resize import bilinear, two_resizes
 from tests.sam.small_sam import IMG_SIZE, LOW_RES, as_arrays
 
@@ -75,45 +69,7 @@ def test_postprocess_masks_works_in_float32_whatever_it_gets(sam: SAM) -> None:
     np.testing.assert_array_equal(half, full)
 
 
-def packed(masks: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Pack `(M, R, W)` along the rows of each column."""
-    return np.packbits(masks.transpose(0, 2, 1), axis=2)
-
-
-@given(st.integers(1, 20), SIDES, st.integers(0, 3))
-@settings(max_examples=15)
-def test_measure_tile_equals_a_dense_evaluation(valid: int, width: int, seed: int) -> None:
-    rows = -(-valid // 8) * 8
-    logits = random_logits(2, 8, 8, seed=seed)
-    weights_y = as_arrays(bilinear_weights(8, rows))
-    weights_x = as_arrays(bilinear_weights(8, width))
-    is_valid = np.arange(rows) < valid
-    actual = as_arrays(
-        measure_tile(logits, weights_y, weights_x, is_valid, np.float32(0.5), np.float32(1.0))
-    )
-    dense = as_arrays(resize_logits(logits, weights_y, weights_x))[:, :valid]
-    mask = np.zeros((2, rows, width), bool)
-    mask[:, :valid] = dense > 0.5
-    stable, possible, occupied_rows, occupied_columns, bits = actual
-    np.testing.assert_array_equal(stable, (dense > 1.5).sum(axis=(1, 2)))
-    np.testing.assert_array_equal(possible, (dense > -0.5).sum(axis=(1, 2)))
-    np.testing.assert_array_equal(occupied_rows, mask.any(axis=2))
-    np.testing.assert_array_equal(occupied_columns, mask.any(axis=1))
-    assert bits.dtype == np.uint8
-    np.testing.assert_array_equal(bits, packed(mask))
-
-
 def test_resize_weights_are_the_product_of_both_resizes() -> None:
     to_frame = as_arrays(bilinear_weights(32, 64))[:40]
     expected = as_arrays(bilinear_weights(40, 77)) @ to_frame
     np.testing.assert_allclose(as_arrays(resize_weights(32, 64, 40, 77)), expected, atol=1e-6)
-
-
-def test_boxes_from_profiles_are_inclusive_and_zero_for_an_empty_mask() -> None:
-    masks = np.zeros((4, 6, 9), bool)
-    masks[0, 2:5, 3:9] = True
-    masks[1, 0, 0] = True
-    masks[2, [0, 5], [8, 1]] = True
-    boxes = boxes_from_profiles(masks.any(axis=2), masks.any(axis=1))
-    assert boxes.dtype == np.int64
-    np.testing.assert_array_equal(boxes, [[3, 2, 8, 4], [0, 0, 0, 0], [1, 0, 8, 5], [0, 0, 0, 0]])

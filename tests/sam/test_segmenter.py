@@ -9,7 +9,7 @@ from PIL import Image
 
 from amg_pipeline.amg.segmenter import Segmenter
 from amg_pipeline.records import MaskBatch
-from amg_pipeline.sam import SAM, segmenter
+from amg_pipeline.sam import SAM
 from amg_pipeline.sam.segmenter import SamScoredPrompts, SamSegmenter
 from tests.sam.plain_resize import two_resizes
 from tests.sam.small_sam import IMG_SIZE, as_arrays, make_sam, random_image
@@ -19,6 +19,14 @@ POINTS = np.array([[30.0, 20.0], [5.5, 44.25], [0.0, 0.0], [78.0, 3.0], [50.0, 3
 PROMPT_INDICES = np.array([4, 0, 0, 2, 2, 2, 4, 1, 1])
 MASK_INDICES = np.array([1, 2, 0, 0, 1, 2, 0, 0, 2])
 OFFSET = 0.7
+
+
+@pytest.fixture(scope="module", params=[8, 1], ids=["dense", "low-rank"])
+def sam(request: pytest.FixtureRequest) -> SAM:
+    """A small SAM for either form of the image that prompts share."""
+    made = make_sam(decoder_heads=request.param)
+    assert made.mask_decoder.transformer.is_low_rank(7) == (request.param == 1)
+    return made
 
 
 @pytest.fixture(scope="module")
@@ -106,38 +114,6 @@ def test_measure_equals_a_dense_evaluation(
     assert (batch.height, batch.width) == size
     assert batch.packed.shape == (9, size[1], -(-size[0] // 8))
     assert batch.stable_pixels.dtype == batch.possible_pixels.dtype == np.int64
-    assert_measures(batch, dense_logits(sam, image))
-
-
-def test_measure_goes_over_tall_images_in_tiles(
-    sam: SAM, runner: SamSegmenter, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    image = random_image(101, 30)[0]
-    # Sixteen rows of thirty pixels of eight masks: seven tiles, the last one of eight rows.
-    monkeypatch.setattr(segmenter, "_TILE_PIXELS", 16 * 30 * 8)
-    tiles = []
-    measure = runner._measure
-
-    def record(logits: Any, weights_y: NDArray[Any], *arguments: Any) -> Any:
-        tiles.append(len(weights_y))
-        return measure(logits, weights_y, *arguments)
-
-    monkeypatch.setattr(runner, "_measure", record)
-    batch = runner.measure(
-        scored(runner, image), PROMPT_INDICES, MASK_INDICES, stability_score_offset=OFFSET
-    )
-    assert tiles == [16, 16, 16, 16, 16, 16, 8] * 2  # nine masks are two chunks
-    assert_measures(batch, dense_logits(sam, image))
-
-
-def test_tiles_are_at_least_a_byte_high(
-    sam: SAM, runner: SamSegmenter, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    image = random_image(20, 31)[0]
-    monkeypatch.setattr(segmenter, "_TILE_PIXELS", 1)
-    batch = runner.measure(
-        scored(runner, image), PROMPT_INDICES, MASK_INDICES, stability_score_offset=OFFSET
-    )
     assert_measures(batch, dense_logits(sam, image))
 
 
