@@ -153,5 +153,5 @@ def _compare(
         height=image.shape[0],
         width=image.shape[1],
         min_region_area=min_region_area,
-        undecided_of=lambda mask: with_undecided([mask], image, predict)[0].undecided,
+        with_pixels=lambda mask: with_undecided([mask], image, predict)[0],
     )

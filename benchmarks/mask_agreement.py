@@ -8,7 +8,7 @@ whose logit is so close to the threshold that float32 rounding decides them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,10 +23,10 @@ UNDECIDED_LOGIT = 1e-3
 MIN_IDENTICAL_SHARE = 0.99
 MIN_IOU = 0.999
 MAX_SCORE_ERROR = 1e-4
-#: Pixels by which a stability score's counts may differ: one whose logit lies within rounding of a
-#: stability threshold falls on either side, and in a mask below 10,000 pixels one alone moves the
-#: score by more than `MAX_SCORE_ERROR`.
-MAX_STABILITY_PIXELS = 4
+#: Logits of both stability thresholds of the settings that are compared. A pixel within rounding of
+#: one of them falls on either side, and in a mask below 10,000 pixels it alone moves the score by
+#: more than `MAX_SCORE_ERROR`.
+STABILITY_LOGITS = (1.0, -1.0)
 #: Masks whose predicted IoU is closer than this may change places.
 TIE = 1e-5
 
@@ -49,6 +49,7 @@ class FoundMask:
         point: The prompt, XY in pixels of the image.
         crop_box: XYWH of the crop that it was found in.
         undecided: Undecided pixels as column-major positions in the image; empty if unknown.
+        borderline: Pixels as close to a stability threshold; 0 if unknown.
     """
 
     counts: str
@@ -57,6 +58,7 @@ class FoundMask:
     point: tuple[float, float]
     crop_box: tuple[int, int, int, int]
     undecided: tuple[int, ...] = ()
+    borderline: int = 0
 
     @classmethod
     def from_annotation(cls, annotation: Mapping[str, Any]) -> FoundMask:
@@ -122,7 +124,7 @@ def compare_masks(
     height: int,
     width: int,
     min_region_area: int = 0,
-    undecided_of: Callable[[FoundMask], Iterable[int]] = lambda mask: mask.undecided,
+    with_pixels: Callable[[FoundMask], FoundMask] = lambda mask: mask,
 ) -> MaskAgreement:
     """Compare two runs on one image.
 
@@ -133,8 +135,8 @@ def compare_masks(
         width: Columns of the image.
         min_region_area: Regions below this were removed: one that hangs on an undecided pixel is
             undecided as a whole.
-        undecided_of: Gives the undecided pixels of an expected mask; called only where masks
-            differ.
+        with_pixels: Adds the undecided pixels to an expected mask; called only where something
+            differs.
     """
     partners = _match(expected, found, height=height, width=width)
     pairs = [
@@ -150,7 +152,7 @@ def compare_masks(
         min_iou = min(min_iou, _iou(first, second))
         differing = (first ^ second).T.ravel()
         undecided = np.zeros_like(differing)
-        undecided[list(undecided_of(mask))] = True
+        undecided[list(with_pixels(mask).undecided)] = True
         regions = (differing | undecided).reshape(width, height)
         excused = undecided | _undecided_regions(regions, undecided, min_region_area)
         differing_pixels += int(np.count_nonzero(differing))
@@ -171,7 +173,7 @@ def compare_masks(
         decided_pixels=decided_pixels,
         max_score_error=max(errors, default=0.0),
         score_faults=sum(
-            _scores_differ(mask, partner, _area(mask, height=height, width=width))
+            _scores_differ(mask, partner, with_pixels, height=height, width=width)
             for mask, partner in pairs
         ),
         order_faults=_order_faults(expected, partners),
@@ -181,9 +183,9 @@ def compare_masks(
 def with_undecided(
     masks: Sequence[FoundMask], image: NDArray[np.uint8], predict: PointPredictor
 ) -> list[FoundMask]:
-    """Add the undecided pixels to masks, by predicting them once more."""
+    """Add the undecided and the borderline pixels to masks, by predicting them once more."""
     height = image.shape[0]
-    pixels: dict[int, tuple[int, ...]] = {}
+    known = list(masks)
     for crop_box in {mask.crop_box for mask in masks}:
         left, top, crop_width, crop_height = crop_box
         crop = image[top : top + crop_height, left : left + crop_width]
@@ -193,14 +195,18 @@ def with_undecided(
             points = np.array([masks[i].point for i in some]) - [left, top]
             logits, iou = predict(crop, points)
             for row, index in enumerate(some):
-                output = np.abs(iou[row] - masks[index].predicted_iou).argmin()
-                rows, columns = np.nonzero(np.abs(logits[row, output]) < UNDECIDED_LOGIT)
+                chosen = logits[row, np.abs(iou[row] - masks[index].predicted_iou).argmin()]
+                rows, columns = np.nonzero(np.abs(chosen) < UNDECIDED_LOGIT)
                 flat = np.sort((columns + left) * height + rows + top)
-                pixels[index] = tuple(flat.tolist())
-    return [
-        FoundMask.from_json({**mask.to_json(), "undecided": pixels[index]})
-        for index, mask in enumerate(masks)
-    ]
+                known[index] = replace(
+                    masks[index],
+                    undecided=tuple(flat.tolist()),
+                    borderline=sum(
+                        int(np.count_nonzero(np.abs(chosen - logit) < UNDECIDED_LOGIT))
+                        for logit in STABILITY_LOGITS
+                    ),
+                )
+    return known
 
 
 def _match(
@@ -241,12 +247,21 @@ def _undecided_regions(
     return marked
 
 
-def _scores_differ(expected: FoundMask, found: FoundMask, area: int) -> bool:
-    allowed = max(MAX_SCORE_ERROR, MAX_STABILITY_PIXELS / max(area, 1))
-    return (
-        abs(expected.predicted_iou - found.predicted_iou) > MAX_SCORE_ERROR
-        or abs(expected.stability_score - found.stability_score) > allowed
-    )
+def _scores_differ(
+    expected: FoundMask,
+    found: FoundMask,
+    with_pixels: Callable[[FoundMask], FoundMask],
+    *,
+    height: int,
+    width: int,
+) -> bool:
+    if abs(expected.predicted_iou - found.predicted_iou) > MAX_SCORE_ERROR:
+        return True
+    error = abs(expected.stability_score - found.stability_score)
+    if error <= MAX_SCORE_ERROR:
+        return False
+    area = _area(expected, height=height, width=width)
+    return error > with_pixels(expected).borderline / max(area, 1)
 
 
 def _order_faults(expected: Sequence[FoundMask], partners: Sequence[int | None]) -> int:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from amg_pipeline.amg.rle import encode_mask, rle_to_coco
-from benchmarks.mask_agreement import FoundMask, MaskAgreement, compare_masks
+from benchmarks.mask_agreement import (
+    FoundMask,
+    MaskAgreement,
+    compare_masks,
+    with_undecided,
+)
 
 SHAPE = (40, 60)
 
@@ -81,3 +87,35 @@ def test_a_small_region_that_hangs_on_nothing_is_decided(body: NDArray[np.bool_]
     removed = body.copy()
     removed[10:15, 31:41] = False
     assert compare(body, removed, (30, 30), min_region_area=100).decided_pixels == 50
+
+
+@pytest.mark.parametrize(("borderline", "faults"), [(0, 1), (1, 1), (2, 0)])
+def test_a_stability_score_may_differ_by_its_borderline_pixels(
+    body: NDArray[np.bool_], borderline: int, faults: int
+) -> None:
+    expected = replace(found(body), borderline=borderline)
+    other = replace(expected, stability_score=expected.stability_score - 1.5 / body.sum())
+    agreement = compare_masks([expected], [other], height=SHAPE[0], width=SHAPE[1])
+    assert agreement.score_faults == faults
+
+
+def test_a_predicted_iou_may_not(body: NDArray[np.bool_]) -> None:
+    expected = replace(found(body), borderline=1000)
+    other = replace(expected, predicted_iou=expected.predicted_iou + 2e-4)
+    agreement = compare_masks([expected], [other], height=SHAPE[0], width=SHAPE[1])
+    assert agreement.score_faults == 1
+
+
+def test_borderline_pixels_are_those_near_a_stability_threshold() -> None:
+    logits = np.full((1, 3, *SHAPE), 5.0, np.float32)
+    logits[0, 1, 0, :5] = [1.0004, 0.9996, -1.0, 0.0, 1.01]
+
+    def predict(crop: NDArray[np.uint8], points: NDArray[np.float64]) -> tuple[Any, Any]:
+        assert crop.shape[:2] == SHAPE
+        assert points.shape == (1, 2)
+        return logits, np.array([[0.1, 0.9, 0.2]], np.float32)
+
+    mask = found(logits[0, 1] > 0)
+    known = with_undecided([mask], np.zeros((*SHAPE, 3), np.uint8), predict)[0]
+    assert known.borderline == 3
+    assert known.undecided == (3 * SHAPE[0],)
