@@ -23,12 +23,14 @@ class RunOutcome:
 
     Attributes:
         counts: Rows and masks of the whole output, earlier runs' included.
-        given_up: Numbers of the shards whose attempts were used up.
+        missing: Numbers of the shards that are not in the output.
+        given_up: Those of them whose attempts were used up.
         elapsed_seconds: Wall-clock time of this run.
         new_images: Images that this run did.
     """
 
     counts: RowCounts
+    missing: tuple[int, ...]
     given_up: tuple[int, ...]
     elapsed_seconds: float
     new_images: int
@@ -36,7 +38,7 @@ class RunOutcome:
     @property
     def is_complete(self) -> bool:
         """Whether every shard is committed."""
-        return not self.given_up
+        return not self.missing
 
     @property
     def is_settled(self) -> bool:
@@ -55,7 +57,7 @@ class RunTally:
         self._plan = plan
         self._started = time.perf_counter()
         self._new_images = 0
-        self._given_up: list[int] = []
+        self._given_up: set[int] = set()
         self._attempts_failed: Counter[str] = Counter()
         self._stage_seconds: Counter[str] = Counter()
         self._seconds_per_image: list[float] = []
@@ -73,18 +75,24 @@ class RunTally:
 
     def give_up(self, shard_id: int) -> None:
         """Take note that a shard's attempts are used up."""
-        self._given_up.append(shard_id)
+        self._given_up.add(shard_id)
 
     def conclude(self) -> RunOutcome:
         """Count the output's rows, write `summary.json`, and `_SUCCESS` if nothing is missing.
+
+        What is missing, the output says: a report of a commit may be of another machine's disk, and
+        objects may have been removed since.
 
         Raises:
             StorageError: If the output cannot be read or written.
         """
         directory = self._plan.run_directory
+        committed = directory.committed(self._plan.stored)
+        missing = [n for n in range(self._plan.num_shards) if n not in committed]
         outcome = RunOutcome(
             counts=directory.count_rows(self._plan.stored),
-            given_up=tuple(sorted(self._given_up)),
+            missing=tuple(missing),
+            given_up=tuple(n for n in missing if n in self._given_up),
             elapsed_seconds=time.perf_counter() - self._started,
             new_images=self._new_images,
         )
@@ -105,6 +113,7 @@ class RunTally:
             "masks": outcome.counts.masks,
             "unsettled": outcome.counts.unsettled,
             "shards": plan.num_shards,
+            "shards_missing": list(outcome.missing),
             "shards_given_up": list(outcome.given_up),
             "last_run": self._last_run(outcome),
         }

@@ -107,6 +107,7 @@ def test_summary_says_how_it_went(photos: Path, tmp_path: Path) -> None:
         "masks": outcome.counts.masks,
         "unsettled": 0,
         "shards": 3,
+        "shards_missing": [],
         "shards_given_up": [],
     }
     assert last_run["images"] == 7
@@ -389,14 +390,40 @@ def test_storage_error_ends_the_run_without_an_attempt(photos: Path, tmp_path: P
     assert plan.run_directory.committed(plan.stored) == frozenset()
 
 
+def test_nothing_is_a_success_whose_shards_are_not_there(photos: Path, tmp_path: Path) -> None:
+    plan = plan_photos(photos, tmp_path / "out", shard_size=3)
+    run(plan)
+    (path,) = (tmp_path / "out" / "masks").glob("part-000001-*")
+    (tmp_path / "out" / "_SUCCESS").unlink()
+    path.unlink()
+
+    ended = outcome.RunTally(plan).conclude()
+
+    assert (ended.missing, ended.given_up) == ((1,), ())
+    assert not ended.is_complete
+    assert not ended.is_settled
+    assert summary_of(tmp_path / "out")["shards_missing"] == [1]
+    assert not (tmp_path / "out" / "_SUCCESS").exists()
+
+
+def test_shard_that_another_driver_did_is_not_given_up(photos: Path, tmp_path: Path) -> None:
+    plan = plan_photos(photos, tmp_path / "out", shard_size=3)
+    run(plan)
+    tally = outcome.RunTally(plan)
+    tally.give_up(1)
+
+    assert tally.conclude().is_settled
+
+
 @pytest.mark.parametrize(
-    ("given_up", "unsettled", "expected"),
+    ("missing", "unsettled", "expected"),
     [((), 0, (True, True)), ((), 1, (True, False)), ((3,), 0, (False, False))],
 )
-def test_outcome(given_up: tuple[int, ...], unsettled: int, expected: tuple[bool, bool]) -> None:
+def test_outcome(missing: tuple[int, ...], unsettled: int, expected: tuple[bool, bool]) -> None:
     outcome = RunOutcome(
         counts=RowCounts({"ok": 1}, unsettled, 0),
-        given_up=given_up,
+        missing=missing,
+        given_up=(),
         elapsed_seconds=0.0,
         new_images=0,
     )

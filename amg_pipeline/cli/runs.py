@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,9 @@ from amg_pipeline.run_status import read_status
 from amg_pipeline.storage.run_directory import RunDirectory
 from amg_pipeline.storage.uris import redact
 from amg_pipeline.work import Work, find_work
+
+#: Shards that one line names.
+_MOST_NAMED = 20
 
 
 @click.command(short_help="List and shard the images; say how much is done and to do.")
@@ -171,7 +175,9 @@ def _finish(made: Plan, outcome: RunOutcome) -> None:
     counts = outcome.counts
     failures = [f"{n} {name}" for name, n in sorted(counts.images.items()) if name != "ok"]
     if outcome.given_up:
-        failures.append(f"shards given up: {', '.join(map(str, outcome.given_up))}")
+        failures.append(f"shards given up: {_some(outcome.given_up)}")
+    if gone := [n for n in outcome.missing if n not in outcome.given_up]:
+        failures.append(f"shards not in OUTPUT, which may have been removed: {_some(gone)}")
     line = (
         f"{_count(sum(counts.images.values()), 'image')}, {_count(counts.masks, 'mask')}, "
         f"{', '.join(failures) or 'no failures'}; output: {redact(made.run_directory.uri)}"
@@ -179,6 +185,12 @@ def _finish(made: Plan, outcome: RunOutcome) -> None:
     if not outcome.is_settled:
         raise JobIncompleteError(line)
     click.echo(line)
+
+
+def _some(numbers: Sequence[int]) -> str:
+    more = len(numbers) - _MOST_NAMED
+    named = ", ".join(map(str, numbers[:_MOST_NAMED]))
+    return f"{named} and {more} more" if more > 0 else named
 
 
 def _count(number: int, noun: str) -> str:
