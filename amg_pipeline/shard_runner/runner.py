@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,7 +25,6 @@ from amg_pipeline.errors import (
     ConfigError,
     ImageError,
     ShardError,
-    StorageError,
     TransientStorageError,
 )
 from amg_pipeline.records import (
@@ -43,9 +42,10 @@ from amg_pipeline.shard_runner.failed_images import (
     image_without_masks,
 )
 from amg_pipeline.shard_runner.mask_generator import FoundMasks, MaskGenerator
+from amg_pipeline.shard_runner.stored_rows import StoredRows
 from amg_pipeline.shard_runner.turns import Turns
 from amg_pipeline.storage.images import load_image
-from amg_pipeline.storage.mask_table import TableMetadata, decode_table, encode_table
+from amg_pipeline.storage.mask_table import TableMetadata, encode_table
 from amg_pipeline.storage.run_directory import RunDirectory
 from amg_pipeline.storage.stored_plan import StoredPlan
 from amg_pipeline.telemetry import StageTimer
@@ -97,6 +97,7 @@ class ShardRunner:
         self._decode_threads = decode_threads
         self._load_image = load or load_image
         self._turns = Turns()
+        self._stored_rows = StoredRows(directory, plan)
 
     def run(
         self,
@@ -131,7 +132,7 @@ class ShardRunner:
                 on_image(result)
 
         with self._turns.queue() as turn:
-            kept = self._read_kept(shard)
+            kept = self._stored_rows.kept(shard)
             images = load_ahead(shard.images, {**known, **kept}, load, threads=self._decode_threads)
             with one_by_one() as submit, closing(images):
                 has_model = False
@@ -145,7 +146,8 @@ class ShardRunner:
                     del loaded
                     submit(partial(finish, found))
                 turn.leave()
-        _refuse_broken_model(results)
+        _refuse_broken_model(results, untouched=known.keys() | kept.keys())
+        results = self._stored_rows.with_facts(shard, results)
         with timer.stage("encode_table"):
             data = encode_table(results, self._metadata)
         with timer.stage("commit"):
@@ -169,23 +171,6 @@ class ShardRunner:
             loaded = self._load(ref, timer, is_last_attempt=False)
             found = self._find(loaded, timer, is_last_attempt=False)
             return self._finish(found, timer, is_last_attempt=False)
-
-    def _read_kept(self, shard: Shard) -> dict[int, ImageResult]:
-        """Read the rows of a committed shard that are not to be done again."""
-        if shard.redo is None:
-            return {}
-        try:
-            data = self._directory.read_shard(self._plan, shard.shard_id)
-        except FileNotFoundError:
-            # Somebody removed it, to have all of it done.
-            return {}
-        rows = decode_table(data)
-        if [row.ref.image_id for row in rows] != [ref.image_id for ref in shard.images]:
-            raise StorageError(
-                f"Shard {shard.shard_id} must hold the images that the plan says. Received: "
-                "others. Remove its object to do all of it again"
-            )
-        return {number: row for number, row in enumerate(rows) if number not in shard.redo}
 
     def _load(self, ref: ImageRef, timer: StageTimer, is_last_attempt: bool) -> Loaded:
         try:
@@ -259,10 +244,14 @@ def report_to_stats(report: ShardReport) -> dict[str, object]:
     }
 
 
-def _refuse_broken_model(results: list[ImageResult]) -> None:
-    """Fail the attempt if the model came through no image: it is not the images' fault then."""
-    statuses = {result.status for result in results}
-    if "crash" in statuses and "ok" not in statuses:
+def _refuse_broken_model(results: list[ImageResult], *, untouched: Set[int]) -> None:
+    """Fail the attempt if the model failed and came through no image: it is no image's fault then.
+
+    Rows that were known before say nothing of the model: an image may be condemned for what it did
+    to a worker, and have no neighbour.
+    """
+    has_failed = any(r.status == "crash" for n, r in enumerate(results) if n not in untouched)
+    if has_failed and all(result.status != "ok" for result in results):
         raise ShardError("The model must come through some image of a shard. Received: none of it")
 
 

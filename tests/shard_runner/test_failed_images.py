@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from amg_pipeline.errors import ShardError, TransientStorageError
 from amg_pipeline.planning import Plan
-from amg_pipeline.records import DecodedImage, ImageRef
+from amg_pipeline.records import DecodedImage, ImageRef, ImageResult
 from amg_pipeline.shard_runner import MaskGenerator
 from amg_pipeline.storage.images import load_image
-from tests.photo_runs import stored_masks, threshold_masks
+from tests.photo_runs import plan_photos, stored_masks, threshold_masks
 from tests.shard_runner.photo_shards import Pixels, make_runner, rows_of, shards_of
 
 
@@ -148,3 +149,23 @@ def test_model_that_fails_on_every_image_commits_nothing(plan: Plan) -> None:
         make_runner(plan, generate=generate).run(shards_of(plan)[0], is_last_attempt=True)
 
     assert stored_masks(plan.run_directory.uri) == {}
+
+
+def test_condemned_image_that_is_alone_in_its_shard_is_committed(
+    photos: Path, tmp_path: Path
+) -> None:
+    plan = plan_photos(photos, tmp_path / "alone", shard_size=1)
+    shard = shards_of(plan)[0]
+    known = {0: ImageResult(shard.images[0], "crash", error_type="WorkerDied")}
+
+    assert make_runner(plan).run(shard, known=known).images == {"crash": 1}
+
+
+def test_condemned_image_does_not_vouch_for_a_broken_model(plan: Plan) -> None:
+    def generate(pixels: Pixels) -> Any:
+        raise ValueError("no model")
+
+    shard = shards_of(plan)[0]
+    known = {0: ImageResult(shard.images[0], "timeout", error_type="TimeoutError")}
+    with pytest.raises(ShardError, match="none of it"):
+        make_runner(plan, generate=generate).run(shard, known=known, is_last_attempt=True)
