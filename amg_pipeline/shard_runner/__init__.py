@@ -1,9 +1,9 @@
 """One shard from start to commit, without Ray: load, generate, make the table, put it.
 
 Lowest first: `fault_kinds` and `failed_images` (what a fault means, and the row that an image has
-for it), `mask_generator` (the model, as far as a runner knows it), `turns` (who has it),
-`beside_model` (what goes on while the model works), `stored_rows` (what is committed already) and
-`runner`.
+for it), `refusals` (whether a store means an image or the caller), `mask_generator` (the model, as
+far as a runner knows it), `turns` (who has it), `beside_model` (what goes on while the model
+works), `stored_rows` (what is committed already) and `runner`.
 """
 
 from amg_pipeline.shard_runner.fault_kinds import is_device_fault

@@ -25,6 +25,7 @@ from amg_pipeline.errors import (
     ConfigError,
     ImageError,
     ShardError,
+    StorageAccessError,
     TransientStorageError,
 )
 from amg_pipeline.records import (
@@ -42,6 +43,7 @@ from amg_pipeline.shard_runner.failed_images import (
     image_without_masks,
 )
 from amg_pipeline.shard_runner.mask_generator import FoundMasks, MaskGenerator
+from amg_pipeline.shard_runner.refusals import Refusals
 from amg_pipeline.shard_runner.stored_rows import StoredRows
 from amg_pipeline.shard_runner.turns import Turns
 from amg_pipeline.storage.images import load_image
@@ -97,6 +99,7 @@ class ShardRunner:
         self._decode_threads = decode_threads
         self._load_image = load or load_image
         self._turns = Turns()
+        self._refusals = Refusals()
         self._stored_rows = StoredRows(directory, plan)
 
     def run(
@@ -118,6 +121,7 @@ class ShardRunner:
 
         Raises:
             ShardError: If the attempt failed; nothing was committed.
+            StorageAccessError: If a store refuses all images so far, or the commit.
             StorageError: If the commit failed.
         """
         timer = StageTimer()
@@ -146,6 +150,7 @@ class ShardRunner:
                     del loaded
                     submit(partial(finish, found))
                 turn.leave()
+        self._refusals.check()
         _refuse_broken_model(results, untouched=known.keys() | kept.keys())
         results = self._stored_rows.with_facts(shard, results)
         with timer.stage("encode_table"):
@@ -169,19 +174,26 @@ class ShardRunner:
         with self._turns.queue() as turn:
             turn.wait()
             loaded = self._load(ref, timer, is_last_attempt=False)
+            self._refusals.check()
             found = self._find(loaded, timer, is_last_attempt=False)
             return self._finish(found, timer, is_last_attempt=False)
 
     def _load(self, ref: ImageRef, timer: StageTimer, is_last_attempt: bool) -> Loaded:
         try:
             with timer.stage("load"):
-                return self._load_image(
+                loaded = self._load_image(
                     ref,
                     exif_orientation=self._images.exif_orientation,
                     max_pixels=self._images.max_pixels,
                 )
         except ImageError as error:
-            return failed_image(ref, error.status, error)
+            row = failed_image(ref, error.status, error)
+            if is_settled(row.status, row.error_type):
+                self._refusals.add_answer(ref)
+            return row
+        except StorageAccessError as error:
+            self._refusals.add(ref, error)
+            return failed_image(ref, "fetch_error", error)
         except ConfigError as error:
             # A manifest may name a scheme that this machine cannot read. The error's own text holds
             # the address.
@@ -194,6 +206,8 @@ class ShardRunner:
             raise ShardError(f"Image {ref.image_id!r} could not be fetched: {error}") from error
         except MemoryError as error:
             return image_out_of_memory(ref, error, is_last_attempt)
+        self._refusals.add_answer(ref)
+        return loaded
 
     def _find(
         self, loaded: Loaded, timer: StageTimer, is_last_attempt: bool

@@ -58,7 +58,7 @@ class StoredRows:
             data = self._directory.read_shard(self._plan, shard.shard_id)
         except FileNotFoundError:
             return []
-        rows = decode_table(data)
+        rows = list(decode_table(data))
         if [row.ref.image_id for row in rows] != [ref.image_id for ref in shard.images]:
             raise StorageError(
                 f"Shard {shard.shard_id} must hold the images that the plan says. Received: "

@@ -49,6 +49,8 @@ _DENIED_CLASSES = frozenset(
     }
 )
 _BUCKET_CODES = frozenset({"ContainerNotFound", "NoSuchBucket"})
+#: Refusals of one object, whoever asks: it lies in an archive.
+_OBJECT_CODES = frozenset({"InvalidObjectState"})
 #: Of one web page that cannot be had, nothing follows for the others of a run.
 _WEB_CLASSES = frozenset({"ClientResponseError"})
 _TRANSIENT_CODES = frozenset(
@@ -252,7 +254,9 @@ def _is_denied(link: BaseException) -> bool:
 
 
 def _is_of_store(link: BaseException) -> bool:
-    """Tell whether a refusal is an object store's, and so meant for the whole run."""
+    """Tell whether a refusal is an object store's, and may be meant for the whole run."""
+    if code_of(link) in _OBJECT_CODES:
+        return False
     is_coded = code_of(link) is not None or any(statuses_of(link))
     is_named = has_base(link, _DENIED_CLASSES) or _is_forbidden_by_google(link)
     return (is_coded or is_named) and not has_base(link, _WEB_CLASSES)

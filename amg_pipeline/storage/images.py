@@ -135,6 +135,7 @@ def fetch_image(ref: ImageRef, *, retry: RetryPolicy = _DEFAULT_RETRY) -> bytes:
         ImageNotFoundError: If nothing lies at the address.
         ImageFetchError: If the bytes cannot be read, now or later.
         TransientStorageError: If the store kept failing in a way that may pass.
+        StorageAccessError: If an object store refuses the caller.
     """
     try:
         if (member := TarAddress.parse(ref.uri)) is not None:
@@ -147,10 +148,16 @@ def fetch_image(ref: ImageRef, *, retry: RetryPolicy = _DEFAULT_RETRY) -> bytes:
             "An image must lie at its address. Received: nothing is there"
         ) from error
     except (TransientStorageError, StorageAccessError):
-        # A store that refuses the caller would refuse every other image too.
+        # A store that refuses the caller may refuse every other image too.
         raise
     except StorageError as error:
         raise ImageFetchError(str(error)) from error
+    except ValueError as error:
+        # What clients raise for an address that they cannot take apart; they quote it.
+        raise ImageFetchError(
+            "An image's address must be well formed, and its file readable. Received: one that "
+            f"ends in {type(error).__name__}"
+        ) from error
 
 
 def _open(data: bytes) -> Image.Image:

@@ -76,6 +76,12 @@ def absolute_uri(uri: str) -> str:
     return path_to_uri(os.path.normpath(path))
 
 
+def place_of(uri: str) -> str:
+    """Tell the bucket or host of a URI, `s3://bucket`, without user info; of a path, nothing."""
+    match = _SCHEME.match(uri)
+    return redact(match[0] + uri[match.end() :].partition("/")[0]) if match else ""
+
+
 def join_uri(base: str, key: str) -> str:
     """Append a relative key to an address."""
     if not key:

@@ -195,3 +195,10 @@ def test_circular_causes_end() -> None:
     first, second = OSError(errno.EIO, "a"), OSError(errno.EIO, "b")
     first.__cause__, second.__cause__ = second, first
     assert type(translate(first, "read a")) is StorageError
+
+
+@pytest.mark.parametrize("make", [s3_error, raw_s3_error])
+def test_object_in_an_archive_says_nothing_of_others(make: Any) -> None:
+    translated = translate(make("InvalidObjectState", 403), "read a")
+    assert type(translated) is StorageError
+    assert "InvalidObjectState" in str(translated)

@@ -479,3 +479,10 @@ def test_a_store_that_refuses_the_caller_is_no_fault_of_the_image(
     monkeypatch.setattr(images, "read_uri", refuse)
     with pytest.raises(StorageAccessError):
         load_image(ImageRef("a.png", "s3://bucket/a.png"), retry=EAGER)
+
+
+@pytest.mark.parametrize("uri", ["http://host:99999/x.jpg", "http://[::1/x.jpg"])
+def test_malformed_address_is_a_fault_of_its_image(uri: str) -> None:
+    with pytest.raises(ImageFetchError, match=r"well formed.*ValueError") as caught:
+        load_image(ImageRef("a", uri), retry=EAGER)
+    assert "http" not in str(caught.value)

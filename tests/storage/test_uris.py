@@ -114,3 +114,16 @@ def test_redact_removes_credentials_and_nothing_else() -> None:
 )
 def test_has_password(uri: str, expected: bool) -> None:
     assert uris.has_password(uri) is expected
+
+
+@pytest.mark.parametrize(
+    ("uri", "expected"),
+    [
+        ("/data/a.jpg", ""),
+        ("s3://bucket/a/b.jpg", "s3://bucket"),
+        ("s3://bucket", "s3://bucket"),
+        ("https://me:secret@host:80/a?b=c", "https://host:80"),
+    ],
+)
+def test_place_of(uri: str, expected: str) -> None:
+    assert uris.place_of(uri) == expected
