@@ -51,8 +51,8 @@ _COARSE = Stage(
 _WIDE = replace(
     _COARSE,
     preset=replace(_NARROW, embed_dim=192, out_chans=128, mlp_dim=512, iou_head_hidden_dim=128),
-    epochs=60,
-    cool_down_epochs=12,
+    epochs=10,
+    cool_down_epochs=3,
     batch_size=4,
     prompts=12,
     cells=192,
@@ -65,6 +65,8 @@ STAGES = (
     # Smaller patches: finer borders, and each prompt three times as costly.
     replace(_COARSE, preset=_NARROW, epochs=28, prompts=8, min_area=0.002),
     _WIDE,
+    # Smaller steps: the first ones cost some of what scenes had taught.
+    replace(_WIDE, epochs=60, cool_down_epochs=12, peak_learning_rate=4e-4),
     # The scores again, of the averaged model's whole masks.
     replace(
         _WIDE,
