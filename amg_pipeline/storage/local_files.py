@@ -7,6 +7,7 @@ name in the same folder, and then renamed. Temporary names are never listed.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import secrets
 import stat
@@ -90,7 +91,7 @@ class LocalFiles:
             except OSError as error:
                 if error.errno not in _NO_LINKS:
                     raise
-                _create_exclusively(path, data)
+                _rename_if_new(temporary, path)
         _flush_folder(path.parent)
 
     @contextmanager
@@ -179,11 +180,17 @@ def _new_temporary(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def _create_exclusively(path: Path, data: bytes) -> None:
-    with path.open("xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+def _rename_if_new(temporary: Path, path: Path) -> None:
+    """Give a file its name if nothing has it; one writer in the folder at a time.
+
+    Not an exclusive creation under the final name, where a kill would leave a part. The lock goes
+    with whoever holds it.
+    """
+    with (path.parent / f"{_TEMPORARY_PREFIX}lock{_TEMPORARY_SUFFIX}").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if path.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+        temporary.replace(path)
 
 
 def _flush_folder(folder: Path) -> None:

@@ -5,6 +5,7 @@ import os
 import pickle
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from uuid import uuid4
 
@@ -22,7 +23,7 @@ from amg_pipeline.errors import (
 from amg_pipeline.storage import local_files
 from amg_pipeline.storage.local_files import Child, LocalFiles
 from amg_pipeline.storage.object_store import ObjectInfo, ObjectStore, find_kind, read_uri
-from tests.storage.doubles import EAGER
+from tests.storage.doubles import EAGER, Killed
 
 HOSTILE_NAMES = [
     "with space.jpg",
@@ -309,6 +310,50 @@ def test_create_without_hard_links(
         store.create("a", b"1")
     assert store.read("a") == (b"0" if exists else b"1")
     assert keys(store) == ["a"]
+
+
+def test_create_without_hard_links_is_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed at the last instant before the object has its name, there is none."""
+
+    def refuse(source: object, target: object) -> None:
+        raise OSError(errno.EPERM, "no links here")
+
+    def die(*_: object) -> None:
+        raise Killed
+
+    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(Path, "replace", die)
+    store = ObjectStore.open(str(tmp_path))
+    with pytest.raises(Killed):
+        store.create("a", b"1")
+    assert keys(store) == []
+    monkeypatch.undo()
+    monkeypatch.setattr(os, "link", refuse)
+    store.create("a", b"2")
+    assert store.read("a") == b"2"
+
+
+def test_of_many_creators_without_hard_links_one_succeeds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(source: object, target: object) -> None:
+        raise OSError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+
+    def create(number: int) -> bool:
+        try:
+            ObjectStore.open(str(tmp_path)).create("a", b"%d" % number)
+        except CommitConflictError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        won = list(pool.map(create, range(8)))
+    assert won.count(True) == 1
+    assert ObjectStore.open(str(tmp_path)).read("a") == b"%d" % won.index(True)
 
 
 def test_create_passes_other_faults_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
