@@ -1,8 +1,12 @@
-"""Shows how far a run is: a bar on a terminal, one plain line every 30 seconds elsewhere."""
+"""Shows how far a run is: a bar on a terminal, one plain line every 30 seconds elsewhere.
+
+The line comes whether anything was done or not, so that a log shows when a run stands still.
+"""
 
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import Self, TextIO
@@ -30,6 +34,7 @@ class RunProgress:
         done: Images that were done before.
         stream: Where to write; standard error by default, so that standard output stays clean.
         clock: Gives seconds.
+        interval: Seconds between plain lines.
     """
 
     def __init__(
@@ -39,13 +44,17 @@ class RunProgress:
         done: int = 0,
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
+        interval: float = PLAIN_INTERVAL_SECONDS,
     ) -> None:
         self._stream = stream or sys.stderr
         self._clock = clock
         self._total = total
         self._done = self._done_before = done
         self._masks = 0
-        self._started = self._last_line = clock()
+        self._started = clock()
+        self._interval = interval
+        self._ended = threading.Event()
+        self._printer = threading.Thread(target=self._print_lines, name="progress", daemon=True)
         self._bar = _make_bar(self._stream) if self._stream.isatty() else None
 
     def __enter__(self) -> Self:
@@ -54,11 +63,16 @@ class RunProgress:
                 "images", total=self._total, completed=self._done, masks=0
             )
             self._bar.start()
+        else:
+            self._printer.start()
         return self
 
     def __exit__(self, *_error: object) -> None:
         if self._bar is not None:
             self._bar.stop()
+        else:
+            self._ended.set()
+            self._printer.join()
 
     def on_image(self, masks: int) -> None:
         """Count one image and its masks."""
@@ -66,8 +80,9 @@ class RunProgress:
         self._masks += masks
         if self._bar is not None:
             self._bar.update(self._task, completed=self._done, masks=self._masks)
-        elif self._clock() - self._last_line >= PLAIN_INTERVAL_SECONDS:
-            self._last_line = self._clock()
+
+    def _print_lines(self) -> None:
+        while not self._ended.wait(self._interval):
             print(self._line(), file=self._stream, flush=True)
 
     def _line(self) -> str:

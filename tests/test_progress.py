@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import sys
+import threading
+import time
 
 import pytest
 
@@ -18,50 +20,65 @@ class Clock:
         return self.now
 
 
+class Lines(io.StringIO):
+    """Tells when some lines are there."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self._count = count
+        self._are_there = threading.Event()
+
+    def write(self, text: str) -> int:
+        written = super().write(text)
+        if self.getvalue().count("\n") >= self._count:
+            self._are_there.set()
+        return written
+
+    def wait(self) -> None:
+        assert self._are_there.wait(10)
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
 
 
-def test_plain_line_every_thirty_seconds() -> None:
-    clock, stream = Clock(), io.StringIO()
-    with RunProgress(100, stream=stream, clock=clock) as progress:
-        for _ in range(13):
-            clock.now += 5
-            progress.on_image(3)
+def test_plain_lines_come_though_no_image_does() -> None:
+    stream = Lines(2)
+    with RunProgress(100, stream=stream, interval=0.001):
+        stream.wait()
 
-    assert stream.getvalue().splitlines() == [
-        "6/100 images, 18 masks, 0.20 images/s, 470 s left",
-        "12/100 images, 36 masks, 0.20 images/s, 440 s left",
-    ]
+    line = "0/100 images, 0 masks, 0.00 images/s, no rate yet"
+    assert stream.getvalue().splitlines()[:2] == [line, line]
 
 
-def test_plain_nothing_before_thirty_seconds() -> None:
-    clock, stream = Clock(), io.StringIO()
-    with RunProgress(2, stream=stream, clock=clock) as progress:
-        clock.now += 29.9
+def test_plain_line_tells_of_this_run() -> None:
+    clock, stream = Clock(), Lines(1)
+    progress = RunProgress(100, done=90, stream=stream, clock=clock, interval=0.001)
+    clock.now += 40
+    progress.on_image(3)
+    with progress:
+        stream.wait()
+
+    assert stream.getvalue().splitlines()[0] == "91/100 images, 3 masks, 0.03 images/s, 360 s left"
+
+
+def test_plain_nothing_in_a_short_run() -> None:
+    stream = io.StringIO()
+    with RunProgress(2, stream=stream) as progress:
         progress.on_image(0)
 
     assert stream.getvalue() == ""
 
 
-def test_plain_images_of_an_earlier_run_do_not_count_for_the_rate() -> None:
-    clock, stream = Clock(), io.StringIO()
-    with RunProgress(100, done=90, stream=stream, clock=clock) as progress:
-        clock.now += 40
-        progress.on_image(0)
+def test_no_plain_line_after_the_end() -> None:
+    stream = Lines(1)
+    with RunProgress(2, stream=stream, interval=0.001):
+        stream.wait()
+    said = stream.getvalue()
+    time.sleep(0.01)
 
-    assert stream.getvalue() == "91/100 images, 0 masks, 0.03 images/s, 360 s left\n"
-
-
-def test_plain_slow_image_gives_one_line() -> None:
-    clock, stream = Clock(), io.StringIO()
-    with RunProgress(9, stream=stream, clock=clock) as progress:
-        clock.now += 300
-        progress.on_image(0)
-        progress.on_image(0)
-
-    assert len(stream.getvalue().splitlines()) == 1
+    assert stream.getvalue() == said
 
 
 def test_terminal_shows_a_bar_with_counts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,10 +96,9 @@ def test_terminal_shows_a_bar_with_counts(monkeypatch: pytest.MonkeyPatch) -> No
 def test_run_progress_keeps_standard_output_clean(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    clock = Clock()
-    with RunProgress(1, clock=clock) as progress:
-        clock.now += 31
+    with RunProgress(1, interval=0.001) as progress:
         progress.on_image(0)
+        time.sleep(0.1)
 
     captured = capsys.readouterr()
     assert captured.out == ""
