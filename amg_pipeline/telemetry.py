@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 import threading
@@ -44,21 +43,7 @@ class StageTimer:
             return dict(self._seconds)
 
 
-class _JsonFormatter(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        line: dict[str, Any] = {
-            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "event": record.getMessage(),
-            **getattr(record, "fields", {}),
-        }
-        if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str)
-
-
-class _PlainFormatter(logging.Formatter):
+class _LineFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         fields = "".join(f" {key}={value}" for key, value in getattr(record, "fields", {}).items())
         text = f"{self.formatTime(record, '%H:%M:%S')} {record.levelname} {record.getMessage()}"
@@ -66,18 +51,15 @@ class _PlainFormatter(logging.Formatter):
         return f"{text}{fields}{traceback}"
 
 
-def configure_logging(
-    level: str = "INFO", *, as_json: bool = False, stream: TextIO | None = None
-) -> None:
+def configure_logging(level: str = "INFO", *, stream: TextIO | None = None) -> None:
     """Send the package's log lines to a stream, one line each; only the last call counts.
 
     Args:
         level: The least level that is shown.
-        as_json: One JSON object a line rather than text.
         stream: Where to; standard error by default.
     """
     handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(_JsonFormatter() if as_json else _PlainFormatter())
+    handler.setFormatter(_LineFormatter())
     logger = logging.getLogger(ROOT_LOGGER)
     logger.handlers = [handler]
     logger.setLevel(level)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import logging
 import threading
 from collections.abc import Iterator
@@ -107,36 +106,17 @@ def test_plain_line_without_fields() -> None:
     assert stream.getvalue().endswith(" WARNING of another library\n")
 
 
-@pytest.mark.parametrize("as_json", [False, True], ids=["plain", "json"])
-def test_cause_brings_its_traceback(as_json: bool) -> None:
+def test_cause_brings_its_traceback() -> None:
     stream = io.StringIO()
-    configure_logging(as_json=as_json, stream=stream)
+    configure_logging(stream=stream)
     try:
         int("broken")
     except ValueError as error:
         log_event(LOGGER, logging.ERROR, "failed", cause=error)
 
     text = stream.getvalue()
-    assert "Traceback" in (json.loads(text)["traceback"] if as_json else text)
+    assert "Traceback" in text
     assert "ValueError: invalid literal" in text
-
-
-def test_json_line_is_one_object() -> None:
-    stream = io.StringIO()
-    configure_logging(as_json=True, stream=stream)
-
-    log_event(LOGGER, logging.INFO, "a\nb", shard_id=3, where=ValueError("odd"))
-
-    line = json.loads(stream.getvalue())
-    assert stream.getvalue().count("\n") == 1
-    assert line.pop("time")[4] == "-"
-    assert line == {
-        "level": "info",
-        "logger": LOGGER.name,
-        "event": "a\nb",
-        "shard_id": 3,
-        "where": "odd",
-    }
 
 
 def test_level_hides_what_is_below() -> None:
