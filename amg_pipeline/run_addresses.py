@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from amg_pipeline.config import RunConfig
 from amg_pipeline.errors import ConfigError
-from amg_pipeline.storage.uris import absolute_uri, has_password, redact
+from amg_pipeline.storage.uris import absolute_uri, has_credential, redact
 
 #: The variant whose weights the package brings.
 _PACKAGED_VARIANT = "tiny"
@@ -29,13 +29,13 @@ def check_addresses(config: RunConfig) -> None:
     """Make sure that a run has its addresses, and that a plan may keep them for all to read.
 
     Raises:
-        ConfigError: If one is missing or holds a password.
+        ConfigError: If one is missing or holds a credential.
     """
     for name, value in (("INPUT", config.images.input), ("OUTPUT", config.output.uri)):
         if not value:
             raise ConfigError(f"{name} must be a path or URI. Received: nothing")
-        _refuse_password(name, value)
-    _refuse_password("model.weights", config.model.weights or "")
+        _refuse_credential(name, value)
+    _refuse_credential("model.weights", config.model.weights or "")
     variant = config.model.variant
     if config.model.weights is None and variant != _PACKAGED_VARIANT:
         raise ConfigError(
@@ -45,10 +45,10 @@ def check_addresses(config: RunConfig) -> None:
         )
 
 
-def _refuse_password(name: str, uri: str) -> None:
-    if has_password(uri):
+def _refuse_credential(name: str, uri: str) -> None:
+    if has_credential(uri):
         raise ConfigError(
-            f"{name} must hold no password, because a plan keeps addresses for all to read. "
-            f"Received: one in front of {redact(uri)}. Give credentials by environment variables "
-            "or by the store's own configuration file"
+            f"{name} must hold no password and no signature, because a plan keeps addresses for "
+            f"all to read. Received: one in {redact(uri)}. Give credentials by environment "
+            "variables or by the store's own configuration file"
         )

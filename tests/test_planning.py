@@ -229,16 +229,26 @@ def test_passwords_in_addresses_are_refused_and_not_repeated(
     assert not (tmp_path / "out").exists()
 
 
-def test_addresses_in_differences_hide_their_signatures(
+@pytest.mark.parametrize("place", ["images.input", "model.weights"])
+def test_signatures_in_addresses_are_refused_and_not_repeated(
+    photos: Path, tmp_path: Path, place: str
+) -> None:
+    override = f"{place}=https://host/a.csv?X-Amz-Date=1&X-Amz-Signature=5ec7e7"
+    with pytest.raises(ConfigError, match="no signature") as caught:
+        plan_run(photos, tmp_path / "out", override)
+    assert "5ec7e7" not in str(caught.value)
+
+
+def test_addresses_in_differences_hide_their_queries(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
     monkeypatch.setattr(planning, "list_images", lambda images: list_images(folder))
     folder = config_for(photos, out).images
-    plan_run("https://host/list.csv?signature=old", out)
+    plan_run("https://host/list.csv?key=old", out)
     with pytest.raises(FingerprintMismatchError, match=r"https://host/list\.csv'") as caught:
-        plan_run("https://host/list.csv?signature=new", out)
-    assert "signature" not in str(caught.value)
+        plan_run("https://host/list.csv?key=new", out)
+    assert "key=" not in str(caught.value)
 
 
 def test_relative_weights_become_absolute(

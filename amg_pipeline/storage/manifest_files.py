@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from amg_pipeline.errors import ConfigError
 from amg_pipeline.storage.listing import IMAGES_SCHEMA
 from amg_pipeline.storage.object_store import read_uri
-from amg_pipeline.storage.uris import redact, split_parent
+from amg_pipeline.storage.uris import CREDENTIAL, redact, split_parent
 
 MANIFEST_EXTENSIONS = (".csv", ".jsonl", ".ndjson", ".parquet")
 
@@ -38,7 +38,8 @@ def read_manifest(uri: str) -> pa.Table:
     the id. A relative uri is relative to the manifest's folder.
 
     Raises:
-        ConfigError: If the file is malformed, has no `uri` column, or a row has no value.
+        ConfigError: If the file is malformed, has no `uri` column, a row has no value, or an
+            address holds a credential.
     """
     data = read_uri(uri)
     try:
@@ -52,6 +53,7 @@ def read_manifest(uri: str) -> pa.Table:
     for name, column in columns.items():
         _refuse_empty(name, column, uri)
     uris = columns["uri"]
+    _refuse_credentials(uris, uri)
     located = _locate(uris, split_parent(uri)[0])
     nothing = [pa.nulls(table.num_rows, field.type) for field in list(IMAGES_SCHEMA)[2:]]
     return pa.Table.from_arrays(
@@ -143,4 +145,15 @@ def _refuse_empty(name: str, column: pa.ChunkedArray, uri: str) -> None:
         raise ConfigError(
             f"Every row of the manifest {redact(uri)} must have a {name}. "
             f"Received: nothing in row {row + 1}"
+        )
+
+
+def _refuse_credentials(column: pa.ChunkedArray, uri: str) -> None:
+    row = pc.index(pc.match_substring_regex(column, CREDENTIAL).combine_chunks(), True).as_py()
+    if row >= 0:
+        raise ConfigError(
+            f"No uri of the manifest {redact(uri)} may hold a password or a signature, because "
+            f"plan and masks keep it for all to read. Received: one in row {row + 1}, "
+            f"{redact(column[row].as_py())}. Give credentials by environment variables, and name "
+            "objects by their own addresses, for instance s3://bucket/key"
         )

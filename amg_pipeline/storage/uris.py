@@ -14,7 +14,13 @@ from urllib.parse import quote, unquote
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*)://")
 # To the last @ before the path: a password may hold one itself.
 _USER_INFO = re.compile(r"(?<=://)[^/]*@")
-_PASSWORD = re.compile(r"[^/]*:[^/]*@")
+#: Matches an address with `user:password@` in front of its host, or with a signature or token in
+#: its query. RE2, which tables are searched with, reads it in the same way.
+CREDENTIAL = (
+    r"(?i)^(?:[a-z][a-z0-9+.\-]*://[^/]*:[^/]*@"
+    r"|https?://[^?#]*\?(?:[^#]*&)?"
+    r"(?:signature|sig|token|access_token|x-(?:amz|goog)-(?:signature|security-token))=)"
+)
 _LOCAL_SCHEMES = ("file", "local")
 _WEB_SCHEMES = ("http", "https")
 _MAGIC = re.compile(r"[*?\[]")
@@ -122,10 +128,9 @@ def split_glob(uri: str) -> tuple[str, str]:
     return uri[:cut] or "/", uri[cut + 1 :]
 
 
-def has_password(uri: str) -> bool:
-    """Tell whether an address has `user:password@` in front of its host."""
-    match = _SCHEME.match(uri)
-    return match is not None and _PASSWORD.match(uri, match.end()) is not None
+def has_credential(uri: str) -> bool:
+    """Tell whether an address has a password in front of its host, or a signature in its query."""
+    return re.match(CREDENTIAL, uri) is not None
 
 
 def redact(uri: str) -> str:

@@ -21,6 +21,7 @@ from amg_pipeline.records import ImageRef
 from amg_pipeline.storage import listing, manifest
 from amg_pipeline.storage.images import load_image
 from amg_pipeline.storage.manifest import PLAN_SCHEMA, assign_shards, count_bytes, list_images
+from amg_pipeline.storage.manifest_files import read_manifest
 from tests.storage.test_images import encode, photo
 from tests.storage.test_object_store import HOSTILE_NAMES
 
@@ -290,6 +291,19 @@ def test_parquet_manifest_with_a_column_of_another_type(tmp_path: Path) -> None:
     pq.write_table(pa.table({"uri": [["a.jpg"]]}), tmp_path / "a.parquet")
     with pytest.raises(ConfigError, match="text"):
         ids(tmp_path / "a.parquet")
+
+
+@pytest.mark.parametrize(
+    "address", ["https://me:5ec7e7@host/b.jpg", "https://host/b.jpg?Expires=1&Signature=5ec7e7"]
+)
+def test_credentials_in_a_manifest_are_refused_and_not_repeated(
+    tmp_path: Path, address: str
+) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text(f"uri\na.jpg\n{address}\n")
+    with pytest.raises(ConfigError, match=r"row 2, https://host/b\.jpg\.") as caught:
+        read_manifest(str(path))
+    assert "5ec7e7" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", MANIFESTS)

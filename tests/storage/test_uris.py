@@ -110,10 +110,16 @@ def test_redact_removes_credentials_and_nothing_else() -> None:
         ("abfs://container@account/a", False),
         ("file:///data/me:x@y", False),
         ("/data/x:/me:x@y", False),
+        ("https://host/a.jpg?X-Amz-Date=1&X-Amz-Signature=ab", True),
+        ("HTTPS://host/a.jpg?sig=ab", True),
+        ("https://host/a.jpg?Signature=ab&Expires=1", True),
+        ("https://host/a.jpg?design=ab&size=1", False),
+        ("https://host/sig=1/a.jpg", False),
+        ("/data/a?sig=b.jpg", False),
     ],
 )
-def test_has_password(uri: str, expected: bool) -> None:
-    assert uris.has_password(uri) is expected
+def test_has_credential(uri: str, expected: bool) -> None:
+    assert uris.has_credential(uri) is expected
 
 
 @pytest.mark.parametrize(
