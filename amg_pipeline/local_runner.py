@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -24,7 +25,7 @@ def run_locally(
     *,
     work: Work | None = None,
     on_image: OnProgress | None = None,
-    make_generator: Callable[[Any], MaskGenerator] = make_mask_generator,
+    make_generator: Callable[[Any], MaskGenerator] | None = None,
 ) -> RunOutcome:
     """Do all shards of a plan that are not committed, and the rows that are to be done again.
 
@@ -34,7 +35,8 @@ def run_locally(
         plan: What to do.
         work: What is left of it; found out if not given.
         on_image: Called with each image's result.
-        make_generator: Loads the model; called once, and not if everything is committed.
+        make_generator: Loads the model, by default the plan's; called once, and not if everything
+            is committed.
 
     Raises:
         ConfigError: If the backend cannot be used in this process.
@@ -45,11 +47,14 @@ def run_locally(
     tally = RunTally(plan)
     work = work or find_work(plan)
     if work.num_shards:
+        make = make_generator or partial(
+            make_mask_generator, weights_sha256=plan.stored.weights_sha256
+        )
         runner = ShardRunner(
             directory=directory,
             plan=plan.stored,
             metadata=plan.table_metadata,
-            generate=make_generator(plan.config),
+            generate=make(plan.config),
             images=plan.config.images,
             decode_threads=plan.config.workers.decode_threads,
         )

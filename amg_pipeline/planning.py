@@ -16,6 +16,7 @@ from amg_pipeline.config import (
     SCHEMA_VERSION,
     ModelSettings,
     RunConfig,
+    WorkerSettings,
     fingerprint,
     fingerprint_fields,
 )
@@ -114,7 +115,7 @@ def make_plan(
         weights_digest: Takes the digest of the weights; the model's own by default.
         check_model: Makes sure that a new plan's model can be made: by default that its backend
             is installed and that its weights fit it.
-        cpu_count: Cores of the machine, for settings that default to them.
+        cpu_count: Cores of this machine, for settings that default to them.
 
     Raises:
         ConfigError: If the input is empty, the output is not ours, weights are missing, or the
@@ -219,9 +220,19 @@ def _resolve(config: RunConfig, stored: StoredPlan | None, *, cpu_count: int | N
     if config.model.intra_op_threads is not None:
         return config
     threads = stored.config["model"]["intra_op_threads"] if stored is not None else None
-    chosen = threads or cpu_count or os.cpu_count() or 1
+    chosen = threads or _cores_of_a_worker(config.workers, cpu_count or os.cpu_count() or 1)
     model = config.model.model_copy(update={"intra_op_threads": chosen})
     return config.model_copy(update={"model": model})
+
+
+def _cores_of_a_worker(workers: WorkerSettings, cpu_count: int) -> int:
+    """Count the cores that a model may use: of a cluster what its worker asks for, else all.
+
+    A cluster's machines are others than this one, which may be a small head. How many workers there
+    are is left out, so that it changes no byte.
+    """
+    is_on_cluster = workers.address or os.environ.get("RAY_ADDRESS")
+    return workers.cores_per_worker if is_on_cluster else cpu_count
 
 
 def _describe(config: RunConfig, package_version: str, digest: str) -> StoredPlan:

@@ -268,6 +268,29 @@ def test_machine_decides_the_threads_by_default(
     assert plan.config.model.intra_op_threads == 5
 
 
+@pytest.mark.parametrize(
+    ("overrides", "address", "threads"),
+    [
+        pytest.param(["workers.workers=3"], None, 16, id="however many they are"),
+        pytest.param(["workers.address=head:6379"], None, 3, id="what it asks a cluster for"),
+        pytest.param(["workers.decode_threads=7"], "head:6379", 8, id="a cluster of Ray's own"),
+    ],
+)
+def test_workers_decide_the_threads_by_default(
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    overrides: list[str],
+    address: str | None,
+    threads: int,
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    if address is not None:
+        monkeypatch.setenv("RAY_ADDRESS", address)
+    plan = plan_run(photos, tmp_path / "out", *overrides, cpu_count=16)
+    assert plan.config.model.intra_op_threads == threads
+
+
 def test_damaged_plan_is_not_overwritten(photos: Path, tmp_path: Path) -> None:
     ObjectStore.open(str(tmp_path / "out")).put(PLAN_KEY, b"{")
     with pytest.raises(StorageError, match="plan of this version"):

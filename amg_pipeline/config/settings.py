@@ -46,7 +46,8 @@ class ModelSettings(_Section):
     precision: Literal["strict", "fast"] = "strict"
     #: Crops per encoder call; fixed while a run lasts, so that nothing recompiles.
     encoder_batch_size: PositiveInt = 1
-    #: Threads of one matrix product; None takes the machine's cores when the plan is made.
+    #: Threads of one matrix product; None takes, when the plan is made, what a worker asks
+    #: a cluster for (`workers.cores_per_worker`), or all cores of this machine without one.
     intra_op_threads: PositiveInt | None = None
 
 
@@ -179,6 +180,11 @@ class WorkerSettings(_Section):
     memory_limit_bytes: PositiveInt | None = None
     #: Of all machines together, in any currency: gives the cost per thousand images.
     price_per_hour: Annotated[float, Field(ge=0.0)] | None = None
+
+    @property
+    def cores_per_worker(self) -> int:
+        """Cores that a worker asks a cluster for: one per decode thread, and one for the model."""
+        return self.decode_threads + 1
 
 
 class StorageSettings(_Section):

@@ -170,7 +170,7 @@ def worker_shape(settings: WorkerSettings) -> WorkerShape:
     count = settings.workers or max(1, _places(gpus))
     return WorkerShape(
         count=count,
-        cpus=_cpus_of(settings.decode_threads + 1, count, gpus),
+        cpus=_cpus_of(settings.cores_per_worker, count, gpus),
         gpus=gpus,
         memory_bytes=settings.memory_limit_bytes,
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import ray
@@ -44,7 +45,7 @@ def run_distributed(
     *,
     work: Work | None = None,
     on_image: OnImage | None = None,
-    make_generator: Callable[[Any], MaskGenerator] = make_mask_generator,
+    make_generator: Callable[[Any], MaskGenerator] | None = None,
     load: ImageLoader | None = None,
 ) -> RunOutcome:
     """Do what is left of a plan, on the Ray that this process is connected to.
@@ -53,7 +54,7 @@ def run_distributed(
         plan: What to do.
         work: What is left of it; found out if not given.
         on_image: Called with the number of masks of each image that is done.
-        make_generator: Loads the model in each worker; pickled.
+        make_generator: Loads the model in each worker, by default the plan's; pickled.
         load: Reads one image in each worker, `load_image` by default; pickled.
 
     Raises:
@@ -67,7 +68,8 @@ def run_distributed(
         plan=plan.stored,
         metadata=plan.table_metadata,
         config=plan.config,
-        make_generator=make_generator,
+        make_generator=make_generator
+        or partial(make_mask_generator, weights_sha256=plan.stored.weights_sha256),
         load=load,
     )
     tally = RunTally(plan)

@@ -8,7 +8,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from amg_pipeline.config import RunConfig
+from amg_pipeline.config import ModelSettings, RunConfig
+from amg_pipeline.errors import WeightsError
 from amg_pipeline.records import MaskRecord
 
 
@@ -24,21 +25,25 @@ class FoundMasks(Protocol):
 MaskGenerator = Callable[[NDArray[np.uint8]], FoundMasks]
 
 
-def make_mask_generator(config: RunConfig) -> MaskGenerator:
+def make_mask_generator(config: RunConfig, *, weights_sha256: str | None = None) -> MaskGenerator:
     """Load the model of a run into this process and give its mask generator.
 
     Imports Keras, so it must run after the process's devices are chosen.
 
     Args:
         config: Settings with everything resolved that is chosen when the plan is made.
+        weights_sha256: What the weights must have, since a path may name another file on another
+            machine; None takes what is there.
 
     Raises:
         ConfigError: If the backend cannot be used in this process.
-        WeightsError: If the weights cannot be loaded.
+        WeightsError: If the weights cannot be loaded, or are others.
     """
     from amg_pipeline.sam.backend import prepare_backend
 
     model = config.model
+    if weights_sha256 is not None:
+        _require_weights(model, weights_sha256)
     is_strict = model.precision == "strict"
     prepare_backend(
         model.backend, intra_op_threads=model.intra_op_threads or 1, exact_float32=is_strict
@@ -55,3 +60,14 @@ def make_mask_generator(config: RunConfig) -> MaskGenerator:
         sam, config.amg, encoder_batch_size=model.encoder_batch_size
     )
     return generator.find
+
+
+def _require_weights(model: ModelSettings, expected: str) -> None:
+    from amg_pipeline.sam.weights import weights_sha256
+
+    found = weights_sha256(model.variant, model.weights)
+    if found != expected:
+        raise WeightsError(
+            f"model.weights must be the file that the plan was made with, SHA-256 {expected}. "
+            f"Received: {found}. Put the same file on every machine, or on an object store"
+        )

@@ -299,10 +299,9 @@ def test_run_goes_through_ray_and_gives_the_local_runs_bytes(
     amg: Amg, use_generator: UseGenerator, ray_is_real: list[object], photos: Path, tmp_path: Path
 ) -> None:
     use_generator(threshold_masks)
-    local = amg("run", photos, tmp_path / "local", "--local", "--shard-size", 2)
-    ended = amg(
-        "run", photos, tmp_path / "ray", "--shard-size", 2, "--workers", 2, "--address", "here"
-    )
+    settings = ("--shard-size", 2, "--set", "model.intra_op_threads=2")
+    local = amg("run", photos, tmp_path / "local", "--local", *settings)
+    ended = amg("run", photos, tmp_path / "ray", *settings, "--workers", 2, "--address", "here")
 
     assert ended.code == local.code == 0
     assert ray_is_real == ["here"]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from amg_pipeline.config import load_config
+from amg_pipeline.errors import WeightsError
 from amg_pipeline.shard_runner import make_mask_generator
 from tests.fakes import DiscModel, Shape, coordinate_image
 
@@ -68,3 +69,17 @@ def test_make_mask_generator_sets_up_backend_model_and_algorithm(
     made["segmenter"] = model.requested[0]
     assert made == expected
     assert any(abs(record.rle.area - np.pi * 12**2) < 20 for record in records)
+
+
+def test_other_weights_than_the_plans_are_refused_before_the_backend_is_chosen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from amg_pipeline.sam import backend
+
+    chosen: list[str] = []
+    monkeypatch.setattr(backend, "prepare_backend", lambda name, **_: chosen.append(name))
+    with pytest.raises(
+        WeightsError, match=r"must be the file that the plan was made with, .* abab"
+    ):
+        make_mask_generator(load_config(), weights_sha256="ab" * 32)
+    assert chosen == []
