@@ -47,11 +47,10 @@ class AttemptLog:
 
     def _record(self, task: ShardTask, failure: Failure, cause: Exception | None) -> None:
         shard = task.shard
-        said = [failure.error_type, *failure.message.splitlines()[:1]]
         log_event(
             _LOGGER,
             logging.WARNING,
-            f"shard {shard.shard_id}: {failure.reason}: {': '.join(filter(None, said))}",
+            f"shard {shard.shard_id}: {failure}",
             cause=cause,
             row=failure.row,
             rows_done=failure.rows_done,

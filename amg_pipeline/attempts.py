@@ -70,6 +70,11 @@ class Failure:
     rows_done: int = 0
     node: str | None = None
 
+    def __str__(self) -> str:
+        """Say in one line what happened."""
+        said = [self.reason, self.error_type, *self.message.splitlines()[:1]]
+        return ": ".join(filter(None, said))
+
     def to_record(self, shard: Shard) -> dict[str, Any]:
         """Give what is stored; `suspects` is for people to read."""
         suspects = [] if self.reason not in _SUSPICIOUS else self._suspects(shard)
@@ -100,6 +105,15 @@ class Failure:
         stop = len(shard.images) if self.row is None else self.row + 1
         start = self.rows_done if self.row is None else self.row
         return [ref.image_id for ref in shard.images[start:stop]]
+
+
+def why_given_up(records: Iterable[Mapping[str, Any]]) -> Failure | None:
+    """Tell what the last attempt of a shard ended with, if its attempts were used up then."""
+    failures = [Failure.from_record(record) for record in records]
+    if not failures or failures.pop().reason != "given_up":
+        return None
+    causes = [failure for failure in failures if failure.reason != "given_up"]
+    return causes[-1] if causes else None
 
 
 @dataclass(slots=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from amg_pipeline.attempts import why_given_up
 from amg_pipeline.planning import Plan
 from amg_pipeline.records import ShardReport
 from amg_pipeline.storage.row_counts import RowCounts
@@ -115,8 +116,18 @@ class RunTally:
             "shards": plan.num_shards,
             "shards_missing": list(outcome.missing),
             "shards_given_up": list(outcome.given_up),
+            "failures": self._failures(outcome),
             "last_run": self._last_run(outcome),
         }
+
+    def _failures(self, outcome: RunOutcome) -> dict[str, str]:
+        """Say why each shard was given up, by its number as JSON has it."""
+        if not outcome.given_up:
+            return {}
+        committed = frozenset(range(self._plan.num_shards)) - frozenset(outcome.given_up)
+        attempts = self._plan.run_directory.read_all_attempts(skip=committed)
+        whys = {n: why_given_up(records) for n, records in sorted(attempts.items())}
+        return {str(n): str(why) for n, why in whys.items() if why is not None}
 
     def _last_run(self, outcome: RunOutcome) -> dict[str, Any]:
         elapsed = outcome.elapsed_seconds

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from amg_pipeline.attempts import Failure, why_given_up
 from amg_pipeline.storage.row_counts import RowCounts
 from amg_pipeline.storage.run_directory import RunDirectory
 from amg_pipeline.storage.stored_plan import StoredPlan
@@ -27,6 +28,7 @@ class RunStatus:
         shards_done: Number of shards that are committed.
         counts: Rows of the committed shards.
         failed_attempts: Number of failed attempts at uncommitted shards, by reason.
+        given_up: Why each shard was given up whose attempts are used up, by its number.
         images_per_second: Recent rate; None if nothing was committed lately.
     """
 
@@ -34,6 +36,7 @@ class RunStatus:
     shards_done: int
     counts: RowCounts
     failed_attempts: Mapping[str, int]
+    given_up: Mapping[int, Failure]
     images_per_second: float | None
 
     @property
@@ -53,7 +56,12 @@ class RunStatus:
         """Give the status as plain values."""
         plan, done = self.plan, self.shards_done
         return {
-            "shards": {"total": plan.num_shards, "done": done, "to_do": plan.num_shards - done},
+            "shards": {
+                "total": plan.num_shards,
+                "done": done,
+                "to_do": plan.num_shards - done,
+                "given_up": {str(number): str(why) for number, why in self.given_up.items()},
+            },
             "images": {
                 "total": plan.num_images,
                 "done": self.images_done,
@@ -83,8 +91,11 @@ def read_status(directory: RunDirectory, *, now: Callable[[], float] = time.time
     plan = directory.require_plan()
     committed = directory.committed(plan)
     attempts = directory.read_all_attempts(skip=committed)
-    reasons = Counter(
-        str(record.get("reason", "error")) for records in attempts.values() for record in records
+    reasons: Counter[str] = Counter(
+        reason
+        for records in attempts.values()
+        for record in records
+        if (reason := Failure.from_record(record).reason) != "given_up"
     )
     recent = directory.read_stats(sorted(committed)[-_RECENT_SHARDS:])
     return RunStatus(
@@ -92,6 +103,11 @@ def read_status(directory: RunDirectory, *, now: Callable[[], float] = time.time
         shards_done=len(committed),
         counts=directory.count_rows(plan),
         failed_attempts=dict(reasons),
+        given_up={
+            number: why
+            for number, records in sorted(attempts.items())
+            if (why := why_given_up(records)) is not None
+        },
         images_per_second=_recent_rate(list(recent), now()),
     )
 

@@ -109,6 +109,7 @@ def test_summary_says_how_it_went(photos: Path, tmp_path: Path) -> None:
         "shards": 3,
         "shards_missing": [],
         "shards_given_up": [],
+        "failures": {},
     }
     assert last_run["images"] == 7
     assert last_run["images_per_second"] > 0
@@ -300,6 +301,9 @@ def test_shard_is_given_up_and_the_others_are_committed(
     assert outcome.new_images == 5
     assert plan.run_directory.committed(plan.stored) == {0, 2, 3}
     assert summary_of(tmp_path / "out")["shards_given_up"] == [1]
+    (why,) = summary_of(tmp_path / "out")["failures"].items()
+    assert why[0] == "1"
+    assert why[1].startswith("error: ShardError: The model must come through some image")
     assert not (tmp_path / "out" / "_SUCCESS").exists()
     attempts = plan.run_directory.read_attempts(1)
     types = [attempt["error_type"] for attempt in attempts if attempt["error_type"]]

@@ -86,6 +86,8 @@ def status(output: str, as_json: bool) -> None:
     if found.failed_attempts:
         reasons = ", ".join(f"{n} {name}" for name, n in sorted(found.failed_attempts.items()))
         click.echo(f"failed  {reasons} (attempts at shards that are not done)")
+    for number, why in list(found.given_up.items())[:_MOST_NAMED]:
+        click.echo(f"given up: shard {number}: {why}")
     if found.images_per_second and found.seconds_left:
         click.echo(
             f"rate    {found.images_per_second:.2f} images/s, {found.seconds_left:.0f} s left"

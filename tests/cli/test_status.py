@@ -43,7 +43,7 @@ def test_status_as_json(amg: Amg, half_done: Path) -> None:
     assert status.pop("masks") >= 9
     assert status.pop("seconds_left") == pytest.approx(3 / status.pop("images_per_second"))
     assert status == {
-        "shards": {"total": 4, "done": 2, "to_do": 2},
+        "shards": {"total": 4, "done": 2, "to_do": 2, "given_up": {}},
         "images": {
             "total": 7,
             "done": 4,
@@ -67,6 +67,22 @@ def test_status_names_failed_attempts_at_what_is_not_done(amg: Amg, half_done: P
         "timeout": 1,
     }
     assert "failed  2 error, 1 timeout (attempts" in amg("status", half_done).out
+
+
+def test_status_says_why_shards_were_given_up(amg: Amg, half_done: Path) -> None:
+    directory = RunDirectory.open(str(half_done))
+    error = {"reason": "error", "error_type": "ShardError", "error_message": "no disk"}
+    for record in (error, {"reason": "given_up"}):
+        directory.write_attempt(3, record)
+    # Taken up since.
+    for record in (error, {"reason": "given_up"}, error):
+        directory.write_attempt(2, record)
+
+    said = "error: ShardError: no disk"
+    assert json.loads(amg("status", half_done, "--json").out)["shards"]["given_up"] == {"3": said}
+    lines = amg("status", half_done).out.splitlines()
+    assert f"given up: shard 3: {said}" in lines
+    assert "failed  3 error (attempts at shards that are not done)" in lines
 
 
 def test_status_of_a_plan_alone(amg: Amg, photos: Path, tmp_path: Path) -> None:
