@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from amg_pipeline.attempts import Failure, why_given_up
+from amg_pipeline.recent_rate import recent_rate
 from amg_pipeline.storage.row_counts import RowCounts
 from amg_pipeline.storage.run_directory import RunDirectory
 from amg_pipeline.storage.stored_plan import StoredPlan
 
-#: Shards whose timings give the rate: enough for a mean, few enough to read at any scale.
+#: Shards that tell how long one takes: few enough to read at any scale.
 _RECENT_SHARDS = 64
-#: A run that has committed nothing for longer is not going on.
-_ALIVE_SECONDS = 900.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,18 +88,17 @@ def read_status(directory: RunDirectory, *, now: Callable[[], float] = time.time
         StorageError: If it cannot be read, or a shard is damaged.
     """
     plan = directory.require_plan()
-    committed = directory.committed(plan)
-    attempts = directory.read_all_attempts(skip=committed)
+    times = directory.commit_times(plan)
+    attempts = directory.read_all_attempts(skip=times)
     reasons: Counter[str] = Counter(
         reason
         for records in attempts.values()
         for record in records
         if (reason := Failure.from_record(record).reason) != "given_up"
     )
-    recent = directory.read_stats(sorted(committed)[-_RECENT_SHARDS:])
     return RunStatus(
         plan=plan,
-        shards_done=len(committed),
+        shards_done=len(times),
         counts=directory.count_rows(plan),
         failed_attempts=dict(reasons),
         given_up={
@@ -108,17 +106,16 @@ def read_status(directory: RunDirectory, *, now: Callable[[], float] = time.time
             for number, records in sorted(attempts.items())
             if (why := why_given_up(records)) is not None
         },
-        images_per_second=_recent_rate(list(recent), now()),
+        images_per_second=_rate(directory, plan, times, now()),
     )
 
 
-def _recent_rate(stats: list[dict[str, Any]], now: float) -> float | None:
-    """Give images per second from the first start to the last end of recent shards."""
-    timed = [record for record in stats if "finished_at" in record]
-    if not timed:
-        return None
-    last = max(record["finished_at"] for record in timed)
-    first = min(record["finished_at"] - record["elapsed_seconds"] for record in timed)
-    if now - last > _ALIVE_SECONDS or last <= first:
-        return None
-    return float(sum(sum(record["images"].values()) for record in timed) / (last - first))
+def _rate(
+    directory: RunDirectory, plan: StoredPlan, times: Mapping[int, float | None], now: float
+) -> float | None:
+    """Give the recent rate in images per second, from when shards were committed."""
+    images = {n: part.images_of(n) for part in plan.parts for n in part.shard_ids}
+    known = sorted((time, n) for n, time in times.items() if time is not None)
+    records = directory.read_stats(n for _, n in known[-_RECENT_SHARDS:])
+    slowest = max((record["elapsed_seconds"] for record in records), default=0.0)
+    return recent_rate([(time, images[n]) for time, n in known], shard_seconds=slowest, now=now)

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1] / PACKAGE
 LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"errors"}),
     frozenset({"assets", "config", "records"}),
-    frozenset({"attempts", "telemetry", "progress"}),
+    frozenset({"attempts", "telemetry", "progress", "recent_rate"}),
     frozenset({"sam", "amg", "storage"}),
     frozenset({"selection", "run_addresses"}),
     frozenset({"attempt_log", "planning", "shard_runner", "evaluation"}),

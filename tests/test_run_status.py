@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -19,12 +20,12 @@ def test_a_run_that_stands_still_has_no_rate(
 ) -> None:
     plan = plan_photos(write_photos(tmp_path / "in", 8), tmp_path / "out", shard_size=2)
     run_locally(plan, make_generator=make_threshold_generator)
-    for shard_id in range(4):
-        (tmp_path / "out" / "_amg" / "stats" / f"{shard_id:06d}.json").unlink()
-    for shard_id, finished_at in ((0, NOW - age - 20), (1, NOW - age)):
-        plan.run_directory.write_stats(
-            shard_id, {"images": {"ok": 2}, "elapsed_seconds": 10.0, "finished_at": finished_at}
-        )
+    folder = tmp_path / "out"
+    # The shards that were committed last have the lowest numbers.
+    for shard_id, seconds in enumerate((0, 20, 90_000, 90_000)):
+        (path,) = folder.glob(f"masks/part-{shard_id:06d}-*")
+        os.utime(path, (NOW - age - seconds,) * 2)
+        plan.run_directory.write_stats(shard_id, {"elapsed_seconds": 10.0})
     status = read_status(plan.run_directory, now=lambda: NOW)
     assert status.images_per_second == (pytest.approx(rate) if rate else None)
     assert status.seconds_left == 0.0

@@ -14,7 +14,7 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -42,6 +42,7 @@ class Child:
         is_folder: Whether it has children itself.
         size: Bytes of an object where known.
         etag: The store's version tag where it has one.
+        modified: When it was written, in seconds since 1970, where known.
         identity: Tells a local folder from all others, against loops of links.
     """
 
@@ -49,6 +50,7 @@ class Child:
     is_folder: bool
     size: int | None = None
     etag: str | None = None
+    modified: float | None = field(default=None, compare=False)
     identity: tuple[int, int] | None = None
 
 
@@ -209,7 +211,8 @@ def _child(entry: os.DirEntry[str]) -> Child | None:
             status = entry.stat()
             return Child(entry.name, is_folder=True, identity=(status.st_dev, status.st_ino))
         if entry.is_file():
-            return Child(entry.name, is_folder=False, size=entry.stat().st_size)
+            status = entry.stat()
+            return Child(entry.name, is_folder=False, size=status.st_size, modified=status.st_mtime)
     except FileNotFoundError:
         # Removed since the folder was read; the rest of the folder is still there.
         pass

@@ -12,7 +12,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, BinaryIO, Protocol, TypeVar
 
@@ -45,11 +45,13 @@ class ObjectInfo:
         key: Path relative to the store's root, with `/` between components.
         size: Bytes where the listing tells them.
         etag: The store's version tag where it has one.
+        modified: When it was written, by the store's clock in seconds since 1970, where known.
     """
 
     key: str
     size: int | None = None
     etag: str | None = None
+    modified: float | None = field(default=None, compare=False)
 
 
 class _Files(Protocol):
@@ -209,7 +211,7 @@ class ObjectStore:
                 continue
             key = f"{folders[-1]}/{child.name}" if folders[-1] else child.name
             if not child.is_folder:
-                yield ObjectInfo(key, child.size, child.etag)
+                yield ObjectInfo(key, child.size, child.etag, child.modified)
             elif (max_depth is None or len(pending) < max_depth) and (
                 child.identity is None or child.identity not in identities
             ):
@@ -262,7 +264,7 @@ class ObjectStore:
             for child in children:
                 if max_depth is None or child.name.count("/") < max_depth:
                     key = f"{start}/{child.name}" if start else child.name
-                    yield ObjectInfo(key, child.size, child.etag)
+                    yield ObjectInfo(key, child.size, child.etag, child.modified)
             if token is None:
                 return
 

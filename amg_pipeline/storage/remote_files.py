@@ -5,12 +5,16 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from amg_pipeline.storage.connections import open_filesystem
 from amg_pipeline.storage.local_files import Child, RetriedCall
 from amg_pipeline.storage.uris import join_uri
+
+#: How file systems name the time of an object.
+_TIMES = ("mtime", "last_modified", "LastModified", "created")
 
 
 class RemoteFiles:
@@ -141,4 +145,11 @@ def _child(info: dict[str, Any]) -> Child:
     size: int | None = None
     with suppress(TypeError, ValueError):
         size = int(info["size"])
-    return Child(name, is_folder=False, size=size, etag=str(etag).strip('"') if etag else None)
+    modified = next(filter(None, map(info.get, _TIMES)), None)
+    return Child(
+        name,
+        is_folder=False,
+        size=size,
+        etag=str(etag).strip('"') if etag else None,
+        modified=modified.timestamp() if isinstance(modified, datetime) else None,
+    )

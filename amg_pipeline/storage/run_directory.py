@@ -204,11 +204,19 @@ class RunDirectory:
 
     def committed(self, plan: StoredPlan) -> frozenset[int]:
         """List the shards that are done, by one listing of `masks/`."""
-        return frozenset(
-            shard_id
+        return frozenset(self.commit_times(plan))
+
+    def commit_times(self, plan: StoredPlan) -> dict[int, float | None]:
+        """List when the shards that are done were committed, by the store's clock; as `committed`.
+
+        Returns:
+            Seconds since 1970 where the store tells, by the shards' numbers.
+        """
+        return {
+            shard_id: info.modified
             for info in self._store.list(layout.MASKS_FOLDER)
             if (shard_id := _own_shard(info.key, plan)) is not None
-        )
+        }
 
     def count_rows(self, plan: StoredPlan) -> RowCounts:
         """Count the rows of all shards that are done, those of later editions of the plan too.

@@ -154,6 +154,7 @@ class S3Files(RemoteFiles):
                 is_folder=False,
                 size=int(entry["Size"]),
                 etag=str(entry["ETag"]).strip('"') if entry.get("ETag") else None,
+                modified=entry["LastModified"].timestamp() if "LastModified" in entry else None,
             )
             for entry in found.get("Contents", ())
             # A key that ends in a slash marks an empty folder.
