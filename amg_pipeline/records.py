@@ -38,7 +38,9 @@ class ImageRef:
         image_id: Unique name within the run; relative POSIX path, or a manifest's own id.
         uri: What the storage layer opens.
         size_bytes: Size of the object where the listing told it.
-        etag: The store's version tag where the listing told it.
+        etag: The store's version tag where the listing told it. A tar or Parquet file must still
+            have it, because what is read of it lies at fixed places; of a file of its own, it is a
+            record only, and what lies there when it is read counts.
     """
 
     image_id: str
