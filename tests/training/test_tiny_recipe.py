@@ -56,11 +56,10 @@ COARSE = Stage(
     min_area=0.0,
     photo_share=0.5,
 )
-WIDE = replace(SMALL, patch_size=8, embed_dim=16, out_chans=32, mlp_dim=16)
-#: The second one has smaller patches than the first, the third is wider and trains scores only.
-THREE_STAGES = (
+WIDE = replace(SMALL, embed_dim=16, out_chans=32, mlp_dim=16)
+#: The second one is wider, and trains scores only.
+TWO_STAGES = (
     COARSE,
-    replace(COARSE, preset=replace(SMALL, patch_size=8), min_area=0.01, cells=0),
     replace(COARSE, preset=WIDE, epochs=2, cool_down_epochs=1, clicks=0, scores_only=True),
 )
 EXTENT = Extent(
@@ -117,7 +116,7 @@ def train(folder: Path, photos: Path) -> Path:
         folder,
         photos=[photos],
         held_out_photos=[photos],
-        stages=THREE_STAGES,
+        stages=TWO_STAGES,
         extent=EXTENT,
         pace=Pace(steps_per_epoch=1, warm_up_steps=1),
         processes=1,
@@ -134,10 +133,10 @@ def test_a_killed_training_goes_on_and_gives_the_same_bytes(
     photos = photo_folder(tmp_path / "photos")
     whole = train(tmp_path / "whole", photos)
     # Killed in the last stage: what the others left is taken as it is.
-    left = shutil.ignore_patterns("stage3*", "backup_stage3", "tiny.safetensors", "result.json")
+    left = shutil.ignore_patterns("stage2*", "backup_stage2", "tiny.safetensors", "result.json")
     shutil.copytree(tmp_path / "whole", tmp_path / "killed", ignore=left)
     with monkeypatch.context() as patch:
-        kill_after_epoch(patch, stage=3, epoch=1)
+        kill_after_epoch(patch, stage=2, epoch=1)
         with pytest.raises(Killed):
             train(tmp_path / "killed", photos)
     assert not (tmp_path / "killed" / "tiny.safetensors").exists()
@@ -146,7 +145,7 @@ def test_a_killed_training_goes_on_and_gives_the_same_bytes(
 
     result = json.loads((tmp_path / "whole" / "result.json").read_text())
     assert result["logit_factor"] >= 1.0
-    assert result["stages"] == json.loads(json.dumps([asdict(stage) for stage in THREE_STAGES]))
+    assert result["stages"] == json.loads(json.dumps([asdict(stage) for stage in TWO_STAGES]))
     assert {"loss", "best_iou", "top_iou", "score_error"} <= set(result)
     monkeypatch.setitem(PRESETS, "tiny", WIDE)
     loaded = SAM.from_variant("tiny", weights=str(whole))
