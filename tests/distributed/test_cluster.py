@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -318,10 +319,18 @@ def test_a_cluster_may_bring_gpus_later(fake_ray: FakeRay) -> None:
         assert fake_ray.is_up
 
 
+@pytest.fixture
+def default_sigterm() -> Iterator[None]:
+    """What SIGTERM does in a process in which nobody has set it, as the command line does."""
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.usefixtures("default_sigterm")
 def test_sigterm_does_what_it_did_before(fake_ray: FakeRay) -> None:
-    before = signal.getsignal(signal.SIGTERM)
     with connected(settings()):
-        assert signal.getsignal(signal.SIGTERM) is before
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 def end_by_143(*_: object) -> None:
