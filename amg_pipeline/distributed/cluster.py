@@ -128,9 +128,12 @@ def _sigterm_kept() -> Iterator[Callable[[], None]]:
 
     try:
         yield lambda: _set_sigterm(handle if callable(before) else before)
-    except SystemExit:
+    except SystemExit as error:
         if exits:
             raise exits[0] from None
+        if error.code == signal.SIGTERM and callable(before):
+            # It came while Ray was connecting, with its own way in place already.
+            before(signal.SIGTERM, None)
         raise
     finally:
         _set_sigterm(before)

@@ -131,7 +131,7 @@ def test_a_cluster_that_has_no_workers_yet_is_asked_for_all(offer: Any) -> None:
 class FakeRay:
     """Stands in for the functions of Ray that connect."""
 
-    def __init__(self, *, error: Exception | None = None) -> None:
+    def __init__(self, *, error: BaseException | None = None) -> None:
         self.calls: list[dict[str, Any]] = []
         self.is_up = False
         self._error = error
@@ -355,6 +355,20 @@ def test_the_exit_code_of_sigterm_survives_rays_waits(fake_ray: FakeRay) -> None
     finally:
         signal.signal(signal.SIGTERM, before)
     assert not fake_ray.is_up
+
+
+def test_the_exit_code_of_sigterm_is_ours_while_ray_connects(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ray ends a process that it is being connected to with the signal's number."""
+    monkeypatch.setattr(cluster, "ray", FakeRay(error=SystemExit(int(signal.SIGTERM))))
+    before = signal.signal(signal.SIGTERM, end_by_143)
+    try:
+        with pytest.raises(SystemExit) as ended, connected(settings()):
+            pass
+        assert ended.value.code == 143
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_another_exit_is_left_alone(fake_ray: FakeRay) -> None:
