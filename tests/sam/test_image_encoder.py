@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from keras import ops
 from numpy.typing import NDArray
 
-from amg_pipeline.sam import image_encoder
+from amg_pipeline.sam import rel_pos_attention
 from amg_pipeline.sam.image_encoder import (
     Block,
     ImageEncoderViT,
-    RelPosAttention,
     window_partition,
     window_unpartition,
 )
+from amg_pipeline.sam.rel_pos_attention import RelPosAttention
 from tests.sam.small_sam import as_arrays, randomize
 
 ENCODER = {
@@ -113,9 +113,9 @@ def test_attention_in_turns_equals_attention_at_once(
     randomize(layer, seed=0)
     x = grid(4, 6, 12)
     expected = as_arrays(layer(x))
-    monkeypatch.setattr(image_encoder, "_SMALL_LOGITS", small)
-    monkeypatch.setattr(image_encoder, "_LOGITS_AT_ONCE", at_once)
-    monkeypatch.setattr(image_encoder, "_QUERIES_AT_ONCE", (9, 8, 1))
+    monkeypatch.setattr(rel_pos_attention, "_SMALL_LOGITS", small)
+    monkeypatch.setattr(rel_pos_attention, "_LOGITS_AT_ONCE", at_once)
+    monkeypatch.setattr(rel_pos_attention, "_QUERIES_AT_ONCE", (9, 8, 1))
     np.testing.assert_allclose(as_arrays(layer(x)), expected, atol=1e-6)
 
 

@@ -117,13 +117,24 @@ def test_masks_of_everything_and_of_nothing_are_never_made() -> None:
     assert bits.sum() == 130 * 77
 
 
-def test_a_value_within_rounding_of_a_threshold_is_made() -> None:
-    """A constant that equals a threshold is not above it, whichever way it rounds."""
-    logits = np.full((1, LOW_RES, LOW_RES), OFFSET, np.float32)
-    batch, _ = measure(logits, (300, 300), chosen=np.arange(1))
-    made = batch.stable_pixels[0]
-    assert 0 <= made <= 300 * 300
-    assert batch.possible_pixels[0] == 300 * 300
+@pytest.mark.parametrize(("distance", "is_made"), [(0.0, True), (5e-5, True), (1e-3, False)])
+def test_only_what_rounding_may_carry_over_a_threshold_is_made(
+    distance: float, is_made: bool
+) -> None:
+    logits = np.full((1, LOW_RES, LOW_RES), OFFSET + distance, np.float32)
+    runner = Rasterizer((LOW_RES, LOW_RES), IMG_SIZE, mask_threshold=0.0)
+    calls = []
+    make_tiles = runner._make_tiles
+    runner._make_tiles = lambda *arguments: calls.append(1) or make_tiles(*arguments)
+    batch = runner.measure(
+        ops.convert_to_tensor(logits),
+        np.arange(1),
+        image_hw=(128, 128),
+        input_hw=(128, 128),
+        stability_score_offset=OFFSET,
+    )
+    assert bool(calls) == is_made
+    assert batch.possible_pixels[0] == 128 * 128
 
 
 def test_boxes_from_profiles_are_inclusive_and_zero_for_an_empty_mask() -> None:

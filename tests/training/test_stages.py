@@ -7,30 +7,17 @@ import keras
 import numpy as np
 import pytest
 
-from amg_pipeline.sam.presets import PRESETS
 from amg_pipeline.training import stages
 from amg_pipeline.training.batches import SceneBatches, Source, ViewSettings
 from amg_pipeline.training.scene_cache import SceneCache, SceneCacheMeta
 from amg_pipeline.training.stages import Pace, Stage, start_stage, train_stage
 from amg_pipeline.training.trainer import SAMTrainer
 from tests.sam.small_sam import as_arrays
+from tests.training.small_preset import SMALL
 
 # Keras passes TensorFlow variables to np.array, and TensorFlow does not know NumPy 2's `copy` yet.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
-SMALL = replace(
-    PRESETS["tiny"],
-    img_size=32,
-    patch_size=16,
-    embed_dim=8,
-    depth=1,
-    num_heads=1,
-    global_attn_indexes=(0,),
-    out_chans=16,
-    mask_in_chans=4,
-    mlp_dim=8,
-    iou_head_hidden_dim=8,
-)
 STAGE = Stage(
     preset=SMALL,
     epochs=1,
