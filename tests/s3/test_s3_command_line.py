@@ -17,7 +17,7 @@ from tests.photo_runs import stored_masks, write_photo
 from tests.s3.conftest import UseServer
 from tests.s3.faulty_proxy import faulty_proxy
 from tests.s3.s3_server import S3Server
-from tests.s3.test_s3_runs import BAD_DAY, upload
+from tests.s3.test_s3_runs import begin_bad_day, had_a_bad_day, upload
 
 pytestmark = pytest.mark.s3
 
@@ -55,11 +55,12 @@ def test_a_run_through_a_bad_network_gives_the_bytes_of_a_local_one(
     local = tmp_path / "out"
     calm = amg(ceph, "run", inputs, str(local), "--local", *FEW_POINTS)
     assert calm.returncode == 0, calm.stderr
-    with faulty_proxy(ceph.endpoint, seed=2, rates=BAD_DAY, slow_s=0.2) as proxy:
+    with faulty_proxy(ceph.endpoint, seed=2, slow_s=0.2) as proxy:
+        begin_bad_day(proxy)
         behind = ceph.through(proxy.endpoint)
         stormy = amg(behind, "run", inputs, f"s3://{bucket}/out", "--local", *FEW_POINTS)
         assert stormy.returncode == 0, stormy.stderr
-        assert len(proxy.faults()) > 4
+        assert had_a_bad_day(proxy)
     assert "6 images" in stormy.stdout
     objects = ceph.objects(bucket, "out/masks/")
     assert {f"out/{key}": data for key, data in stored_masks(local).items()} == objects
