@@ -61,7 +61,7 @@ class ViewSettings:
 
 
 class SceneBatches(keras.utils.PyDataset):
-    """Batches of views with what is asked about them, as `SAMTrainer` takes them.
+    """Batches of views with what is asked about them, as `SceneTrainer` takes them.
 
     Args:
         sources: Where scenes are drawn from.

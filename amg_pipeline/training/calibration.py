@@ -16,14 +16,14 @@ from keras import ops
 from numpy.typing import NDArray
 
 from amg_pipeline.training.losses import mask_ious
-from amg_pipeline.training.trainer import SAMTrainer, cut_targets
+from amg_pipeline.training.scene_trainer import SceneTrainer, cut_targets
 
 #: Factors that are tried, from no change upwards.
 _FACTORS = np.geomspace(1.0, 32.0, 41)
 
 
 def calibrate_logits(
-    trainer: SAMTrainer,
+    trainer: SceneTrainer,
     batches: Iterable[tuple[dict[str, Any], dict[str, Any]]],
     *,
     target_stability: float = 0.92,
@@ -54,7 +54,7 @@ def calibrate_logits(
 
 
 def _good_logits(
-    trainer: SAMTrainer, inputs: dict[str, Any], targets: dict[str, Any], *, min_iou: float
+    trainer: SceneTrainer, inputs: dict[str, Any], targets: dict[str, Any], *, min_iou: float
 ) -> NDArray[np.float32]:
     """Give the outputs that fit a target well, float32 `(masks, S)`."""
     outputs = trainer({key: ops.convert_to_tensor(value) for key, value in inputs.items()})

@@ -15,7 +15,7 @@ from amg_pipeline.sam.presets import Preset
 from amg_pipeline.training.batches import SceneBatches, Source, ViewSettings
 from amg_pipeline.training.growing import grow
 from amg_pipeline.training.optimizing import WarmUpHold, muon
-from amg_pipeline.training.trainer import SAMTrainer
+from amg_pipeline.training.scene_trainer import SceneTrainer
 from amg_pipeline.training.widening import widen
 
 
@@ -80,7 +80,7 @@ class Pace:
     warm_up_steps: int = 200
 
 
-def start_stage(stage: Stage, last: tuple[Stage, SAMTrainer] | None) -> SAMTrainer:
+def start_stage(stage: Stage, last: tuple[Stage, SceneTrainer] | None) -> SceneTrainer:
     """Give the trainer of a stage: the last one's, or one with a model grown from its.
 
     Args:
@@ -88,7 +88,7 @@ def start_stage(stage: Stage, last: tuple[Stage, SAMTrainer] | None) -> SAMTrain
         last: The stage before and its trainer; None starts from random weights.
     """
     if last is None:
-        return SAMTrainer(SAM.from_preset(stage.preset))
+        return SceneTrainer(SAM.from_preset(stage.preset))
     before, trainer = last
     if before.preset == stage.preset:
         return trainer
@@ -97,11 +97,11 @@ def start_stage(stage: Stage, last: tuple[Stage, SAMTrainer] | None) -> SAMTrain
         grow(trainer.sam, model)
     else:
         widen(trainer.sam, model)
-    return SAMTrainer(model)
+    return SceneTrainer(model)
 
 
 def train_stage(
-    trainer: SAMTrainer,
+    trainer: SceneTrainer,
     stage: Stage,
     sources: Sequence[Source],
     validation: SceneBatches,
@@ -162,7 +162,7 @@ def train_stage(
     shutil.rmtree(backup)
 
 
-def _freeze(trainer: SAMTrainer, stage: Stage) -> None:
+def _freeze(trainer: SceneTrainer, stage: Stage) -> None:
     """Let only those variables be trained that the stage trains."""
     if stage.scores_only:
         head = {id(v) for v in trainer.sam.mask_decoder.iou_prediction_head.variables}

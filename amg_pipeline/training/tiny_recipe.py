@@ -23,10 +23,10 @@ from amg_pipeline.sam.weights import save_weights
 from amg_pipeline.training.batches import SceneBatches, Source
 from amg_pipeline.training.calibration import calibrate_logits
 from amg_pipeline.training.photo_scenes import render_photo_scenes
-from amg_pipeline.training.photos import read_coco
 from amg_pipeline.training.scene_cache import SceneCache, render_scenes
+from amg_pipeline.training.scene_trainer import SceneTrainer
+from amg_pipeline.training.sources.coco import read_coco
 from amg_pipeline.training.stages import Pace, Stage, start_stage, train_stage
-from amg_pipeline.training.trainer import SAMTrainer
 
 SEED = 0
 #: Seeds from here on are held out: scenes that no training ever sees.
@@ -205,7 +205,7 @@ def _validation(held_out: Sequence[Source], stage: Stage, extent: Extent) -> Sce
 
 
 def _finish(
-    trainer: SAMTrainer, validation: SceneBatches, stages: Sequence[Stage], work_dir: Path
+    trainer: SceneTrainer, validation: SceneBatches, stages: Sequence[Stage], work_dir: Path
 ) -> Path:
     """Measure, sharpen and save the model."""
     metrics = trainer.evaluate(validation, return_dict=True, verbose=0)

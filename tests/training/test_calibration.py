@@ -7,13 +7,13 @@ import pytest
 from keras import ops
 
 from amg_pipeline.training.calibration import calibrate_logits
-from amg_pipeline.training.trainer import SAMTrainer
+from amg_pipeline.training.scene_trainer import SceneTrainer
 from tests.sam.small_sam import IMG_SIZE, LOW_RES, as_arrays, make_sam
 
 
 @pytest.fixture
-def trainer() -> SAMTrainer:
-    return SAMTrainer(make_sam())
+def trainer() -> SceneTrainer:
+    return SceneTrainer(make_sam())
 
 
 def batch() -> tuple[dict[str, Any], dict[str, Any]]:
@@ -30,7 +30,7 @@ def batch() -> tuple[dict[str, Any], dict[str, Any]]:
     }
 
 
-def logits_of(trainer: SAMTrainer) -> Any:
+def logits_of(trainer: SceneTrainer) -> Any:
     inputs = {key: ops.convert_to_tensor(value) for key, value in batch()[0].items()}
     return as_arrays(trainer(inputs))["logits"]
 
@@ -40,7 +40,9 @@ def median_stability(logits: Any, good: Any) -> float:
     return float(np.median((chosen > 1.0).sum(1) / np.maximum((chosen > -1.0).sum(1), 1)))
 
 
-def test_calibration_multiplies_all_logits_until_good_masks_are_stable(trainer: SAMTrainer) -> None:
+def test_calibration_multiplies_all_logits_until_good_masks_are_stable(
+    trainer: SceneTrainer,
+) -> None:
     before = logits_of(trainer)
     factor = calibrate_logits(trainer, [batch()], target_stability=0.9, min_iou=0.4)
     after = logits_of(trainer)
@@ -52,7 +54,7 @@ def test_calibration_multiplies_all_logits_until_good_masks_are_stable(trainer: 
     assert median_stability(before, good) < 0.9 <= median_stability(after, good) + 1e-3
 
 
-def test_calibration_takes_the_least_factor_that_is_enough(trainer: SAMTrainer) -> None:
+def test_calibration_takes_the_least_factor_that_is_enough(trainer: SceneTrainer) -> None:
     before = logits_of(trainer)
     good = (before[:, 1:].reshape(12, -1) > 0).mean(axis=1) >= 0.4
     factor = calibrate_logits(trainer, [batch()], target_stability=0.9, min_iou=0.4)
@@ -60,18 +62,18 @@ def test_calibration_takes_the_least_factor_that_is_enough(trainer: SAMTrainer) 
     assert median_stability(before * one_less, good) < 0.9
 
 
-def test_calibration_of_sharp_logits_changes_nothing(trainer: SAMTrainer) -> None:
+def test_calibration_of_sharp_logits_changes_nothing(trainer: SceneTrainer) -> None:
     before = logits_of(trainer)
     assert calibrate_logits(trainer, [batch()], target_stability=0.0, min_iou=0.4) == 1.0
     np.testing.assert_array_equal(logits_of(trainer), before)
 
 
-def test_calibration_without_a_good_mask_changes_nothing(trainer: SAMTrainer) -> None:
+def test_calibration_without_a_good_mask_changes_nothing(trainer: SceneTrainer) -> None:
     before = logits_of(trainer)
     assert calibrate_logits(trainer, [batch()], min_iou=1.1) == 1.0
     np.testing.assert_array_equal(logits_of(trainer), before)
 
 
-def test_calibration_that_cannot_succeed_takes_the_largest_factor(trainer: SAMTrainer) -> None:
+def test_calibration_that_cannot_succeed_takes_the_largest_factor(trainer: SceneTrainer) -> None:
     factor = calibrate_logits(trainer, [batch()], target_stability=1.1, min_iou=0.4)
     assert factor == pytest.approx(32.0)

@@ -10,8 +10,8 @@ import pytest
 from amg_pipeline.training import stages
 from amg_pipeline.training.batches import SceneBatches, Source, ViewSettings
 from amg_pipeline.training.scene_cache import SceneCache, SceneCacheMeta
+from amg_pipeline.training.scene_trainer import SceneTrainer
 from amg_pipeline.training.stages import Pace, Stage, start_stage, train_stage
-from amg_pipeline.training.trainer import SAMTrainer
 from tests.sam.small_sam import as_arrays
 from tests.training.small_preset import SMALL
 
@@ -69,7 +69,7 @@ def test_a_stage_of_other_sizes_starts_from_what_was_learned(change: dict[str, i
 def test_scores_alone_can_be_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     compile_model = keras.Model.compile
     monkeypatch.setattr(
-        SAMTrainer,
+        SceneTrainer,
         "compile",
         lambda self, optimizer, **_: compile_model(self, optimizer, run_eagerly=True),
     )

@@ -14,6 +14,7 @@ from PIL import Image
 from amg_pipeline.sam import SAM
 from amg_pipeline.sam.presets import PRESETS
 from amg_pipeline.training import stages, tiny_recipe
+from amg_pipeline.training.scene_trainer import SceneTrainer
 from amg_pipeline.training.stages import Pace, Stage
 from amg_pipeline.training.tiny_recipe import (
     PACE,
@@ -23,7 +24,6 @@ from amg_pipeline.training.tiny_recipe import (
     main,
     train_tiny,
 )
-from amg_pipeline.training.trainer import SAMTrainer
 from tests.sam.small_sam import LOW_RES, as_arrays, make_sam, random_image
 from tests.training.small_preset import SMALL
 
@@ -64,10 +64,10 @@ def eager(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tracing takes far longer than the few steps."""
     compile_model = keras.Model.compile
 
-    def compile_eagerly(self: SAMTrainer, *, optimizer: Any, jit_compile: bool) -> None:
+    def compile_eagerly(self: SceneTrainer, *, optimizer: Any, jit_compile: bool) -> None:
         compile_model(self, optimizer=optimizer, run_eagerly=True, jit_compile=not jit_compile)
 
-    monkeypatch.setattr(SAMTrainer, "compile", compile_eagerly)
+    monkeypatch.setattr(SceneTrainer, "compile", compile_eagerly)
 
     def sgd(schedule: Any, *, ema_momentum: float) -> keras.optimizers.Optimizer:
         """Muon's many small products are what costs, one by one."""

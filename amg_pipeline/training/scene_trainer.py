@@ -1,4 +1,4 @@
-"""Trains a SAM: `SAMTrainer` is the Keras model to compile and fit; `batches` has its food."""
+"""Trains a SAM: `SceneTrainer` is the Keras model to compile and fit; `batches` has its food."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _FOCAL_WEIGHT = 10.0
 _SINGLE_MASK_WEIGHT = 0.25
 
 
-class SAMTrainer(keras.Model):
+class SceneTrainer(keras.Model):
     """Wraps a SAM for `compile` and `fit`, on any backend.
 
     Inputs are a dictionary of `image` `(B, S, S, 3)` in 0 to 255 at the model's own size, and what

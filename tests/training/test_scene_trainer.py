@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from amg_pipeline.training.batches import SceneBatches, Source, ViewSettings
 from amg_pipeline.training.losses import dice_losses, focal_losses
 from amg_pipeline.training.scene_cache import SceneCache, render_scenes
-from amg_pipeline.training.trainer import SAMTrainer, cut_targets
+from amg_pipeline.training.scene_trainer import SceneTrainer, cut_targets
 from tests.sam.small_sam import GRID, IMG_SIZE, LOW_RES, as_arrays, make_sam
 
 # Keras warns of the mask prompts' convolutions, which this training never uses.
@@ -83,7 +83,7 @@ class TestLoss:
         )
 
     def test_equals_the_sum_of_its_parts(self) -> None:
-        trainer = SAMTrainer(make_sam())
+        trainer = SceneTrainer(make_sam())
         rng = np.random.default_rng(0)
         logits = rng.normal(0, 2, (2, 4, LOW_RES**2)).astype(np.float32)
         predicted = rng.uniform(0, 1, (2, 4))
@@ -106,7 +106,7 @@ class TestLoss:
         assert metrics["score_error"] == pytest.approx(score, abs=1e-5)
 
     def test_perfect_outputs_cost_nothing_and_wrong_ones_do(self) -> None:
-        trainer = SAMTrainer(make_sam())
+        trainer = SceneTrainer(make_sam())
         targets = self.targets([[1, 1, 0]], meant=[1])
         coverage = as_arrays(cut_targets(targets)[0])[0]
         fine, coarse = (np.where(mask >= 0.5, 30.0, -30.0) for mask in coverage[:2])
@@ -121,7 +121,7 @@ class TestLoss:
 
 class TestTraining:
     def test_outputs_are_all_four_masks_of_every_prompt(self, cache: SceneCache) -> None:
-        trainer = SAMTrainer(make_sam())
+        trainer = SceneTrainer(make_sam())
         inputs, _ = batches_of(cache, VIEWS)[0]
         outputs = as_arrays(trainer(tensors(inputs)))
         assert outputs["logits"].shape == (6, 4, LOW_RES**2)
@@ -135,7 +135,7 @@ class TestTraining:
         np.testing.assert_allclose(outputs["logits"][3 + click, 1:], cells, atol=1e-3)
 
     def test_masks_in_some_cells_are_those_of_the_whole(self, cache: SceneCache) -> None:
-        trainer = SAMTrainer(make_sam())
+        trainer = SceneTrainer(make_sam())
         inputs, _ = batches_of(cache, VIEWS)[0]
         cells = np.array([[3, 7, 50], [0, 1, 63]], np.int32)
         some = as_arrays(trainer(tensors({**inputs, "cells": cells})))
@@ -149,7 +149,7 @@ class TestTraining:
 
     def test_a_few_steps_reduce_the_loss_and_train_every_part(self, cache: SceneCache) -> None:
         keras.utils.set_random_seed(0)
-        trainer = SAMTrainer(make_sam())
+        trainer = SceneTrainer(make_sam())
         before = [as_arrays(variable) for variable in trainer.variables]
         # Tracing takes longer than the few steps, and Adam longer than a model as small as this.
         trainer.compile(optimizer=keras.optimizers.SGD(0.05, clipnorm=1.0), run_eagerly=True)
