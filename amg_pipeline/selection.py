@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from amg_pipeline.errors import ConfigError
 from amg_pipeline.storage.image_masks import ImageMasks, read_image_ids, read_image_masks
+from amg_pipeline.storage.image_scores import ImageScores, read_image_scores
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +62,7 @@ class Selection:
         """Tell whether an image's id matches; of a sample nothing is known here."""
         return not self.images or any(fnmatchcase(image_id, glob) for glob in self.images)
 
-    def choose(self, image: ImageMasks) -> NDArray[np.intp]:
+    def choose(self, image: ImageMasks | ImageScores) -> NDArray[np.intp]:
         """Find the masks of one image that are wanted.
 
         Returns:
@@ -100,14 +101,19 @@ def select(dataset: Any, selection: Selection) -> Iterator[ImageMasks]:
 
 def read_wanted(dataset: Any, selection: Selection) -> Iterator[ImageMasks]:
     """Read the wanted images of a run with all their masks; as `select`, for who counts them."""
+    is_wanted = _wanted_images(dataset, selection)
+    return (image for image in read_image_masks(dataset) if is_wanted(image.image_id))
+
+
+def read_wanted_scores(dataset: Any, selection: Selection) -> Iterator[ImageScores]:
+    """Read the scores of all masks of the wanted images, and no mask; as `read_wanted`."""
+    is_wanted = _wanted_images(dataset, selection)
+    return (image for image in read_image_scores(dataset) if is_wanted(image.image_id))
+
+
+def _wanted_images(dataset: Any, selection: Selection) -> Callable[[str], bool]:
     drawn = _draw(dataset, selection)
-    for image in read_image_masks(dataset):
-        if (
-            image.image_id in drawn
-            if drawn is not None
-            else selection.accepts_image(image.image_id)
-        ):
-            yield image
+    return selection.accepts_image if drawn is None else drawn.__contains__
 
 
 def _draw(dataset: Any, selection: Selection) -> frozenset[str] | None:

@@ -22,7 +22,8 @@ _BATCH_ROWS = 64
 #: Shards whose bytes are read ahead.
 _SHARDS_AHEAD = 2
 
-_COLUMNS = ["image_id", "uri", "status", "width", "height", "masks"]
+#: What `split_batch` needs of a row.
+IMAGE_COLUMNS = ["image_id", "uri", "status", "width", "height", "masks"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,11 +90,11 @@ def read_image_masks(dataset: pyarrow.dataset.Dataset) -> Iterator[ImageMasks]:
     """
     # pyarrow's own scanner reads ahead without bound where the reader is the slower one.
     for data in _read_ahead(dataset):
-        with _readable():
+        with readable():
             shard = pq.ParquetFile(pa.BufferReader(data))
-        batches = shard.iter_batches(_BATCH_ROWS, columns=_COLUMNS)
+        batches = shard.iter_batches(_BATCH_ROWS, columns=IMAGE_COLUMNS)
         while (batch := _next(batches)) is not None:
-            yield from _split(batch)
+            yield from split_batch(batch)
 
 
 def read_image_ids(dataset: pyarrow.dataset.Dataset) -> Iterator[tuple[str, str]]:
@@ -103,7 +104,7 @@ def read_image_ids(dataset: pyarrow.dataset.Dataset) -> Iterator[tuple[str, str]
         StorageError: If a shard cannot be read.
     """
     for path in dataset.files:
-        with _readable(), dataset.filesystem.open_input_file(path) as file:
+        with readable(), dataset.filesystem.open_input_file(path) as file:
             table = pq.read_table(file, columns=["image_id", "status"])
         yield from zip(*(column.to_pylist() for column in table.columns), strict=True)
 
@@ -112,7 +113,7 @@ def _read_ahead(dataset: pyarrow.dataset.Dataset) -> Iterator[pa.Buffer]:
     """Read the shards' bytes in order, some of them while the one before is worked on."""
 
     def read(path: str) -> pa.Buffer:
-        with _readable(), dataset.filesystem.open_input_file(path) as file:
+        with readable(), dataset.filesystem.open_input_file(path) as file:
             return file.read_buffer()
 
     waiting: deque[Future[pa.Buffer]] = deque()
@@ -129,12 +130,13 @@ def _read_ahead(dataset: pyarrow.dataset.Dataset) -> Iterator[pa.Buffer]:
 
 
 def _next(batches: Iterator[pa.RecordBatch]) -> pa.RecordBatch | None:
-    with _readable():
+    with readable():
         return next(batches, None)
 
 
 @contextmanager
-def _readable() -> Iterator[None]:
+def readable() -> Iterator[None]:
+    """Turn what pyarrow raises for a damaged or missing shard into a `StorageError`."""
     try:
         yield
     except (pa.ArrowException, OSError) as error:
@@ -144,8 +146,9 @@ def _readable() -> Iterator[None]:
         ) from error
 
 
-def _split(batch: pa.RecordBatch) -> Iterator[ImageMasks]:
-    heads = [batch.column(name).to_pylist() for name in _COLUMNS[:-1]]
+def split_batch(batch: pa.RecordBatch) -> Iterator[ImageMasks]:
+    """Take a batch of `IMAGE_COLUMNS` apart, image by image."""
+    heads = [batch.column(name).to_pylist() for name in IMAGE_COLUMNS[:-1]]
     lists = batch.column("masks")
     # Offsets count from the start of the child array, of which `flatten` gives this batch's part.
     ends = lists.offsets.to_numpy() - lists.offsets[0].as_py()
