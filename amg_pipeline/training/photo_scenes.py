@@ -22,9 +22,9 @@ from PIL import Image
 
 from amg_pipeline.errors import ConfigError
 from amg_pipeline.training.label_maps import LEVELS, OBJECTS, PARTS, UNITS
-from amg_pipeline.training.photos import Photo
 from amg_pipeline.training.scene_cache import SceneCache, SceneCacheMeta, fill_cache
 from amg_pipeline.training.scenes import Scene
+from amg_pipeline.training.sources.coco import CocoImage
 
 #: Raised whenever the same photographs and seed give other scenes than before.
 PHOTO_SCENES_VERSION = 1
@@ -50,7 +50,7 @@ class PhotoScenes:
         size: Side of a scene in pixels.
     """
 
-    photos: tuple[Photo, ...]
+    photos: tuple[CocoImage, ...]
     seed: int
     size: int
 
@@ -129,7 +129,7 @@ def _felzenszwalb() -> Callable[..., NDArray[np.int64]]:
 
 def render_photo_scenes(
     directory: str | Path,
-    photos: Sequence[Photo],
+    photos: Sequence[CocoImage],
     *,
     crops: int,
     seed: int = 0,
@@ -162,8 +162,9 @@ def render_photo_scenes(
     return fill_cache(directory, meta, render, processes=processes)
 
 
-def _fingerprint(photos: Sequence[Photo]) -> str:
+def _fingerprint(photos: Sequence[CocoImage]) -> str:
     """Name photographs by their files' names, sizes and masks, wherever they lie."""
     listed = [(photo.path.name, photo.height, photo.width, photo.masks) for photo in photos]
-    digest = hashlib.sha256(json.dumps(listed, sort_keys=True).encode()).hexdigest()
+    text = json.dumps(listed, sort_keys=True, default=np.ndarray.tolist)
+    digest = hashlib.sha256(text.encode()).hexdigest()
     return f"photos-{PHOTO_SCENES_VERSION}-{digest[:16]}"

@@ -5,28 +5,29 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from amg_pipeline.errors import ConfigError
 from amg_pipeline.training import photo_scenes
 from amg_pipeline.training.photo_scenes import PhotoScenes, render_photo_scenes
-from amg_pipeline.training.photos import Photo
 from amg_pipeline.training.scenes import OBJECTS, PARTS, UNITS
+from amg_pipeline.training.sources.coco import CocoImage
 
 SIZE = 48
 
 
-def photo(folder: Path, name: str = "a.png", masks: tuple[Any, ...] = ()) -> Photo:
+def photo(folder: Path, name: str = "a.png", masks: tuple[Any, ...] = ()) -> CocoImage:
     """A bright square on a dark ground, 64 x 64."""
     pixels = np.full((64, 64, 3), 30, np.uint8)
     pixels[16:48, 16:48] = 200
     folder.mkdir(exist_ok=True)
     Image.fromarray(pixels).save(folder / name)
-    return Photo(folder / name, 64, 64, masks)
+    return CocoImage(folder / name, 64, 64, masks, name, folder / "instances.json")
 
 
-def rectangle(left: int, top: int, right: int, bottom: int) -> list[list[int]]:
-    return [[left, top, right, top, right, bottom, left, bottom]]
+def rectangle(left: float, top: float, right: float, bottom: float) -> list[NDArray[np.float64]]:
+    return [np.array([left, top, right, top, right, bottom, left, bottom], np.float64)]
 
 
 def test_a_photo_without_masks_is_segmented_at_three_scales(tmp_path: Path) -> None:

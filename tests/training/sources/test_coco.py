@@ -10,7 +10,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from amg_pipeline.errors import ConfigError
-from amg_pipeline.training.photos import read_coco
+from amg_pipeline.training.sources.coco import read_coco
 
 WIDTH, HEIGHT = 80, 60
 #: Columns 10 to 30, rows 5 to 25.

@@ -1,0 +1,119 @@
+"""Images of a COCO instances file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from amg_pipeline.errors import ConfigError
+from amg_pipeline.training.sources.folders import (
+    checked_size,
+    inside,
+    read_json,
+    read_pixels,
+    reading,
+)
+from amg_pipeline.training.sources.labelled_image import MAX_MASKS, Labelled, shrink
+from amg_pipeline.training.sources.segmentations import check_segmentation, decode_segmentation
+
+ANNOTATIONS_FILE = "instances.json"
+IMAGES_FOLDER = "images"
+_EXPECTED = "COCO instance annotations"
+
+
+@dataclass(frozen=True, slots=True)
+class CocoImage:
+    """An image on disk and its masks.
+
+    Attributes:
+        path: The image file.
+        height: Rows that the masks are given for.
+        width: Columns.
+        masks: Segmentations that were checked: lists of polygons, or run-length encodings.
+        name: Of the file, as the annotations have it.
+        annotations: The file that said so.
+    """
+
+    path: Path
+    height: int
+    width: int
+    masks: tuple[Any, ...]
+    name: str
+    annotations: Path
+
+    def read(self, longest_side: int) -> Labelled:
+        """Decode it; see `LabelledImage.read`."""
+        size = {"height": self.height, "width": self.width}
+        pixels = read_pixels(self.path, **size, listed_in=self.annotations)
+        with reading(self.annotations, f"masks of {self.name}"):
+            masks = (decode_segmentation(mask, **size) for mask in self.masks)
+            return shrink(pixels, masks, longest_side)
+
+
+def read_coco(
+    path: str | Path,
+    images: str | Path | None = None,
+    *,
+    crowd: Literal["ignore", "take"] = "ignore",
+) -> list[CocoImage]:
+    """List the images of COCO instance annotations; no image is opened.
+
+    Masks without an area are left out. What is kept are paths and segmentations: in memory, as
+    much as about the file itself.
+
+    Args:
+        path: The JSON file, or a folder with `instances.json` and `images/`.
+        images: Folder that the names of images are relative to; None for `images/` beside the
+            file.
+        crowd: Whether annotations with `iscrowd`, which outline many things at once, are masks.
+
+    Returns:
+        The images in the file's order.
+
+    Raises:
+        ConfigError: If the file is missing, is no such JSON, or names an image outside `images`.
+    """
+    if crowd not in ("ignore", "take"):
+        raise ConfigError(f'crowd must be "ignore" or "take". Received: {crowd!r}.')
+    annotations = Path(path)
+    if annotations.is_dir():
+        annotations = annotations / ANNOTATIONS_FILE
+    if not annotations.is_file():
+        raise ConfigError(
+            f"Expected {ANNOTATIONS_FILE} and {IMAGES_FOLDER}/ in {annotations.parent}. Received: "
+            f"no {annotations.name}. Name a folder in COCO's format, or its JSON file."
+        )
+    folder = annotations.parent / IMAGES_FOLDER if images is None else Path(images)
+    content = read_json(annotations, _EXPECTED)
+    with reading(annotations, _EXPECTED):
+        return _images(content, annotations, folder, takes_crowds=crowd == "take")
+
+
+def _images(
+    content: Any, annotations: Path, folder: Path, *, takes_crowds: bool
+) -> list[CocoImage]:
+    sizes = {int(image["id"]): _size(image) for image in content["images"]}
+    if len(sizes) != len(content["images"]):
+        raise ValueError("two images of one id")
+    masks: dict[int, list[Any]] = {number: [] for number in sizes}
+    for annotation in content["annotations"]:
+        if takes_crowds or not annotation.get("iscrowd", 0):
+            number = int(annotation["image_id"])
+            height, width = sizes[number]
+            segmentation = annotation["segmentation"]
+            masks[number].extend(check_segmentation(segmentation, height=height, width=width))
+    listed = []
+    for image in content["images"]:
+        number, name = int(image["id"]), str(image["file_name"])
+        if len(masks[number]) > MAX_MASKS:
+            raise ValueError(f"{name!r} with {len(masks[number])} masks")
+        height, width = sizes[number]
+        found = tuple(masks[number])
+        listed.append(CocoImage(inside(folder, name), height, width, found, name, annotations))
+    return listed
+
+
+def _size(image: Mapping[str, Any]) -> tuple[int, int]:
+    return checked_size(str(image["file_name"]), image["height"], image["width"])
