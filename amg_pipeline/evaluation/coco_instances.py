@@ -1,0 +1,115 @@
+"""COCO's instance annotations."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import orjson
+from pycocotools import mask as coco_mask
+
+from amg_pipeline.amg.rle import rle_from_coco
+from amg_pipeline.errors import ConfigError, ImageDecodeError, StorageError
+from amg_pipeline.evaluation.annotated import AnnotatedImage, Annotation
+from amg_pipeline.evaluation.photo_folder import PhotoFolder
+from amg_pipeline.records import Rle
+from amg_pipeline.storage.object_store import read_uri
+from amg_pipeline.storage.uris import absolute_uri, redact
+
+#: A side longer than this is taken for a broken file.
+_MAX_SIDE = 100_000
+#: Of a polygon: three corners.
+_FEWEST_NUMBERS = 6
+
+
+def read_coco_instances(photos: PhotoFolder, annotations: str) -> list[AnnotatedImage]:
+    """List the images of an instances file that have segments.
+
+    Crowds are left out, and annotations without a mask.
+
+    Args:
+        photos: The images, which `file_name` names.
+        annotations: The JSON file.
+
+    Raises:
+        ConfigError: If it is none, or names a file outside the folder of images.
+    """
+    document = _parse(annotations)
+    masks: dict[Any, list[Any]] = defaultdict(list)
+    try:
+        for entry in document["annotations"]:
+            if not entry.get("iscrowd") and entry.get("segmentation"):
+                masks[entry["image_id"]].append(entry["segmentation"])
+        return [
+            photos.annotated(_name_of(image), partial(_read, masks[image["id"]], *_size_of(image)))
+            for image in document["images"]
+            if image["id"] in masks
+        ]
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
+        raise ConfigError(
+            "Annotations must be a COCO file: images with id, file_name, width and height, and "
+            "annotations with image_id and segmentation. "
+            f"Received: {redact(annotations)} ({type(error).__name__}: {error})"
+        ) from error
+
+
+def _parse(uri: str) -> Mapping[str, Any]:
+    try:
+        document = orjson.loads(read_uri(absolute_uri(uri)))
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"Annotations must be a COCO file. Received: {redact(uri)}, where nothing is"
+        ) from error
+    except orjson.JSONDecodeError as error:
+        raise ConfigError(
+            f"Annotations must be a COCO file. Received: {redact(uri)}, no JSON: {error}"
+        ) from error
+    if not isinstance(document, dict) or not {"images", "annotations"} <= document.keys():
+        raise ConfigError(
+            "Annotations must be a COCO file with images and annotations. "
+            f"Received: {redact(uri)} without them"
+        )
+    return document
+
+
+def _name_of(image: Mapping[str, Any]) -> str:
+    name = str(image["file_name"])
+    if not name or name.startswith("/") or ".." in name.split("/"):
+        raise ValueError(f"file_name {name!r} leads out of the folder of images")
+    return name
+
+
+def _size_of(image: Mapping[str, Any]) -> tuple[int, int]:
+    height, width = int(image["height"]), int(image["width"])
+    if not (0 < height <= _MAX_SIDE and 0 < width <= _MAX_SIDE):
+        raise ValueError(f"size {width} x {height} of {image['file_name']!r}")
+    return height, width
+
+
+def _read(segmentations: Sequence[Any], height: int, width: int) -> tuple[Annotation, ...]:
+    try:
+        segments = [_to_rle(part, height, width) for part in segmentations]
+    except (StorageError, LookupError, TypeError, ValueError, OverflowError) as error:
+        raise ImageDecodeError(
+            f"A segmentation must be polygons or run lengths of the image's size. Received: {error}"
+        ) from error
+    return (Annotation(tuple(segment for segment in segments if segment.area)),)
+
+
+def _to_rle(segmentation: Any, height: int, width: int) -> Rle:
+    if isinstance(segmentation, Mapping):
+        return rle_from_coco(segmentation)
+    corners = [np.reshape(np.asarray(part, np.float64), (-1, 2)) for part in segmentation]
+    if not all(np.isfinite(part).all() for part in corners):
+        raise ValueError("polygons with corners that are no numbers")
+    # A corner far outside would cost memory by its distance.
+    polygons = [np.clip(part, 0, (width, height)).ravel().tolist() for part in corners]
+    drawn = coco_mask.frPyObjects(
+        [polygon for polygon in polygons if len(polygon) >= _FEWEST_NUMBERS], height, width
+    )
+    if not drawn:
+        return Rle(height, width, np.array([height * width]))
+    return rle_from_coco(coco_mask.merge(drawn))

@@ -1,0 +1,96 @@
+"""Segments as PNG files: one label map an image, or a folder of masks for each."""
+
+from __future__ import annotations
+
+import io
+from collections import defaultdict
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from amg_pipeline.amg.rle import encode_mask
+from amg_pipeline.errors import ImageDecodeError, ImageNotFoundError
+from amg_pipeline.evaluation.annotated import AnnotatedImage, Annotation, label_map_to_segments
+from amg_pipeline.evaluation.photo_folder import PhotoFolder, stem_of
+from amg_pipeline.storage.object_store import ObjectStore
+from amg_pipeline.storage.uris import absolute_uri
+
+#: More pixels are no annotation, but an attack.
+_MAX_PIXELS = 200_000_000
+_FAULTS = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+
+
+def read_mask_folder(photos: PhotoFolder, annotations: str) -> list[AnnotatedImage]:
+    """List the images that have a PNG of labels, or a folder of PNGs.
+
+    Args:
+        photos: The images.
+        annotations: Folder or prefix of the PNGs. For `a/b.jpg`, `a/b.png` holds labels: 0 is no
+            segment, each other value, or colour other than black, is one. Without it, each PNG in
+            `a/b/` is a mask of what is not 0.
+    """
+    store = ObjectStore.open(absolute_uri(annotations))
+    by_stem = photos.by_stem()
+    maps: dict[str, str] = {}
+    masks: dict[str, list[str]] = defaultdict(list)
+    for info in store.list():
+        if not info.key.lower().endswith(".png"):
+            continue
+        stem = stem_of(info.key)
+        if stem in by_stem:
+            maps[stem] = info.key
+        else:
+            masks[stem.rpartition("/")[0]].append(info.key)
+    found = []
+    for stem, key in by_stem.items():
+        if stem in maps:
+            found.append(photos.annotated(key, partial(_read_labels, store, maps[stem])))
+        elif stem in masks:
+            found.append(photos.annotated(key, partial(_read_masks, store, sorted(masks[stem]))))
+    return found
+
+
+def decode_labels(data: bytes) -> NDArray[np.int64]:
+    """Read a PNG as labels.
+
+    Args:
+        data: The file; grey of up to 16 bits, indices of a palette, or colours.
+
+    Returns:
+        `(height, width)`; a colour is one number of its red, green and blue, opacity left out.
+
+    Raises:
+        ImageDecodeError: If it is no PNG.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+            if image.width * image.height > _MAX_PIXELS:
+                raise ImageDecodeError(
+                    f"Labels must have at most {_MAX_PIXELS} pixels. Received: {image.size}"
+                )
+            values = np.asarray(image.convert("L") if image.mode == "LA" else image)
+    except _FAULTS as error:
+        raise ImageDecodeError(f"Labels must be a PNG file. Received: {error}") from error
+    if values.ndim == 2:
+        return values.astype(np.int64)
+    red, green, blue = np.moveaxis(values[..., :3].astype(np.int64), 2, 0)
+    colours: NDArray[np.int64] = red << 16 | green << 8 | blue
+    return colours
+
+
+def _read_labels(store: ObjectStore, key: str) -> tuple[Annotation, ...]:
+    return (Annotation(label_map_to_segments(decode_labels(_fetch(store, key)))),)
+
+
+def _read_masks(store: ObjectStore, keys: list[str]) -> tuple[Annotation, ...]:
+    masks = (encode_mask(decode_labels(_fetch(store, key)) != 0) for key in keys)
+    return (Annotation(tuple(mask for mask in masks if mask.area)),)
+
+
+def _fetch(store: ObjectStore, key: str) -> bytes:
+    try:
+        return store.read(key)
+    except FileNotFoundError as error:
+        raise ImageNotFoundError(f"{key} must be there. Received: nothing") from error
