@@ -62,7 +62,7 @@ class RunImage:
             return shrink(pixels, _decoded(chosen), longest_side)
 
     def _pixels(self, row: ImageMasks) -> NDArray[np.uint8]:
-        size = {"height": self.height, "width": self.width, "listed_in": self.output}
+        size: Any = {"height": self.height, "width": self.width, "listed_in": self.output}
         if self.images is not None:
             return read_pixels(inside(self.images, self.name), **size)
         try:
