@@ -51,9 +51,32 @@ _FILTERS = (
 )
 
 
+_REVIEWS = (
+    click.option(
+        "--reviewed",
+        type=click.Choice(["accepted", "rejected", "unrejected"]),
+        help="Masks by what people decided in `amg review`; unions that they made are masks too.",
+    ),
+    click.option(
+        "--reviewer",
+        "reviewers",
+        metavar="NAME",
+        multiple=True,
+        help="Only this one's decisions count; may be repeated.",
+    ),
+)
+
+
 def filter_options(command: Command) -> Command:
     """Give a command the filters; it takes them as `**options`, for `to_selection`."""
     for option in reversed(_FILTERS):
+        command = option(command)
+    return command
+
+
+def review_options(command: Command) -> Command:
+    """Give a command the filters by decisions; as `filter_options`."""
+    for option in reversed(_REVIEWS):
         command = option(command)
     return command
 
@@ -75,6 +98,7 @@ def to_selection(options: Mapping[str, Any]) -> Selection:
 @click.argument("output")
 @click.argument("dest")
 @filter_options
+@review_options
 @click.option("--label", metavar="NAME", default="object", help="The class of all masks; object.")
 @click.option(
     "--as",

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import IO, Any, BinaryIO
 
 from amg_pipeline.export.json_text import to_json
+from amg_pipeline.export.review_notes import review_notes
 from amg_pipeline.export.settings import ExportSettings, ExportTally
 from amg_pipeline.export.shapes import outline_polygons
 from amg_pipeline.storage.destination import Destination
@@ -97,9 +98,12 @@ def _annotations(
         image.stability_score.tolist(),
         image.point_coords.tolist(),
         image.crop_box_xywh.tolist(),
+        review_notes(image),
         strict=True,
     )
-    for offset, (segmentation, bbox, area, iou, stability, point, crop) in enumerate(columns):
+    for offset, (segmentation, bbox, area, iou, stability, point, crop, notes) in enumerate(
+        columns
+    ):
         yield {
             "id": first_id + offset,
             "image_id": number,
@@ -114,6 +118,7 @@ def _annotations(
             "stability_score": stability,
             "point_coords": [point],
             "crop_box": crop,
+            **notes,
         }
 
 

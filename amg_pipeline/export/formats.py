@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 
+from amg_pipeline.decisions.verdicts import Verdicts
 from amg_pipeline.errors import ConfigError
 from amg_pipeline.export.coco import export_coco
 from amg_pipeline.export.cvat import export_cvat
@@ -29,6 +29,9 @@ from amg_pipeline.storage.mask_table import load_masks
 OnImage = Callable[[int], None]
 
 EMPTY = "masks had no pixel and were left out"
+UNSEEN = "images were left out that nobody has reviewed"
+UNDECIDED = "masks of reviewed images have no decision yet"
+DISPUTED = "masks were accepted by one reviewer and rejected by another, and count as rejected"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +120,10 @@ def export_run(
     """
     chosen = _format(name, settings)
     dataset = load_masks(output)
+    verdicts = None
+    if selection.reviewed is not None:
+        verdicts = Verdicts.load(output, selection.reviewers)
+        settings = replace(settings, has_reviews=True)
     write, tally = chosen.write, ExportTally()
     if chosen.ending is not None and dest.lower().endswith(chosen.ending):
         destination, key = Destination.open_file(dest, overwrite=overwrite)
@@ -124,7 +131,8 @@ def export_run(
     else:
         destination = Destination.open_folder(dest, overwrite=overwrite)
     with destination:
-        write(_wanted(dataset, selection, tally, on_image), destination, settings, tally)
+        images = read_wanted(dataset, selection, verdicts)
+        write(_wanted(images, selection, tally, on_image), destination, settings, tally)
     return tally
 
 
@@ -144,13 +152,20 @@ def _format(name: str, settings: ExportSettings) -> ExportFormat:
 
 
 def _wanted(
-    dataset: Any, selection: Selection, tally: ExportTally, on_image: OnImage | None
+    images: Iterable[ImageMasks],
+    selection: Selection,
+    tally: ExportTally,
+    on_image: OnImage | None,
 ) -> Iterator[ImageMasks]:
-    """Read what is wanted, and count."""
-    for image in read_wanted(dataset, selection):
+    """Choose what is wanted, and count."""
+    for image in images:
         if image.status != "ok":
             tally.failed[image.status] += 1
             continue
+        if selection.leaves_out(image):
+            tally.notes[UNSEEN] += 1
+            continue
+        _count_reviews(image, tally)
         chosen = selection.choose(image)
         visible = chosen[image.area[chosen] > 0]
         tally.notes[EMPTY] += len(chosen) - len(visible)
@@ -160,3 +175,9 @@ def _wanted(
         yield image if len(visible) == len(image) else image.take(np.asarray(visible))
         if on_image is not None:
             on_image(len(visible))
+
+
+def _count_reviews(image: ImageMasks, tally: ExportTally) -> None:
+    if image.reviews is not None:
+        tally.notes[UNDECIDED] += sum(review.verdict is None for review in image.reviews)
+        tally.notes[DISPUTED] += sum(review.is_disputed for review in image.reviews)

@@ -12,6 +12,7 @@ import numpy as np
 from amg_pipeline.export.brush import encode_brush
 from amg_pipeline.export.json_text import to_json
 from amg_pipeline.export.pixels import decode_windows
+from amg_pipeline.export.review_notes import describe, review_notes
 from amg_pipeline.export.settings import ExportSettings, ExportTally
 from amg_pipeline.export.shapes import outline_rings
 from amg_pipeline.storage.destination import Destination
@@ -74,8 +75,10 @@ def _regions(
     image: ImageMasks, settings: ExportSettings, tally: ExportTally
 ) -> Iterator[dict[str, Any]]:
     scores = list(zip(image.predicted_iou.tolist(), image.stability_score.tolist(), strict=True))
+    notes = [describe(note) for note in review_notes(image)]
     for index, values in enumerate(_values(image, settings, tally)):
         iou, stability = scores[index]
+        text = f"predicted_iou={iou} stability_score={stability} {notes[index]}".rstrip()
         for part, (kind, value) in enumerate(values):
             yield {
                 # The parts of a mask begin alike: mask-3, mask-3.1, mask-3.2.
@@ -88,7 +91,7 @@ def _regions(
                 "image_rotation": 0,
                 "value": {**value, kind: [settings.label]},
                 "score": iou,
-                "meta": {"text": [f"predicted_iou={iou} stability_score={stability}"]},
+                "meta": {"text": [text]},
             }
 
 

@@ -13,6 +13,7 @@ from amg_pipeline.export.image_copies import path_from
 from amg_pipeline.export.json_text import to_json_line
 from amg_pipeline.export.names import FileNames
 from amg_pipeline.export.pixels import MaskWindow, decode_windows
+from amg_pipeline.export.review_notes import describe, review_notes
 from amg_pipeline.export.settings import ExportSettings, ExportTally
 from amg_pipeline.export.shapes import centre_rings
 from amg_pipeline.storage.destination import Destination
@@ -53,6 +54,7 @@ def _shapes(
     image: ImageMasks, settings: ExportSettings, tally: ExportTally
 ) -> Iterator[dict[str, Any]]:
     scores = list(zip(image.predicted_iou.tolist(), image.stability_score.tolist(), strict=True))
+    notes = [describe(note) for note in review_notes(image)]
     for index, drawn in enumerate(_drawn(image, settings, tally)):
         iou, stability = scores[index]
         for shape in drawn:
@@ -60,7 +62,7 @@ def _shapes(
                 "label": settings.label,
                 **shape,
                 "group_id": index,
-                "description": "",
+                "description": notes[index],
                 "flags": {},
                 "predicted_iou": iou,
                 "stability_score": stability,

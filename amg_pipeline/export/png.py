@@ -14,6 +14,7 @@ from amg_pipeline.errors import StorageError
 from amg_pipeline.export.json_text import to_json_line
 from amg_pipeline.export.names import FileNames
 from amg_pipeline.export.pixels import decode_windows
+from amg_pipeline.export.review_notes import review_notes
 from amg_pipeline.export.settings import ExportSettings, ExportTally
 from amg_pipeline.storage.destination import Destination
 from amg_pipeline.storage.image_masks import ImageMasks
@@ -73,15 +74,17 @@ def _instances(image: ImageMasks, visible: NDArray[np.int64]) -> Iterator[dict[s
         image.area.tolist(),
         image.predicted_iou.tolist(),
         image.stability_score.tolist(),
+        review_notes(image),
         strict=True,
     )
-    for number, (pixels, area, iou, stability) in enumerate(columns, start=1):
+    for number, (pixels, area, iou, stability, notes) in enumerate(columns, start=1):
         yield {
             "label": number,
             "visible_area": pixels,
             "area": area,
             "predicted_iou": iou,
             "stability_score": stability,
+            **notes,
         }
 
 

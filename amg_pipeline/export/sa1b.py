@@ -9,6 +9,7 @@ import numpy as np
 
 from amg_pipeline.export.json_text import to_json_line
 from amg_pipeline.export.names import FileNames
+from amg_pipeline.export.review_notes import review_notes
 from amg_pipeline.export.settings import ExportSettings, ExportTally
 from amg_pipeline.storage.destination import Destination
 from amg_pipeline.storage.image_masks import ImageMasks
@@ -53,6 +54,7 @@ def _annotations(image: ImageMasks, first_id: int) -> list[dict[str, Any]]:
         image.stability_score.tolist(),
         image.point_coords.tolist(),
         image.crop_box_xywh.tolist(),
+        review_notes(image),
         strict=True,
     )
     return [
@@ -65,6 +67,7 @@ def _annotations(image: ImageMasks, first_id: int) -> list[dict[str, Any]]:
             "stability_score": stability,
             "point_coords": [point],
             "crop_box": crop,
+            **notes,
         }
-        for offset, (counts, bbox, area, iou, stability, point, crop) in enumerate(columns)
+        for offset, (counts, bbox, area, iou, stability, point, crop, notes) in enumerate(columns)
     ]

@@ -22,6 +22,8 @@ class ExportSettings:
         tolerance: Pixels by which a polygon may miss the mask's border; 0 keeps every corner.
         image_root: What stands before an image's id where a format needs an address.
         with_images: Whether the images themselves go along, where a format has a place for them.
+        has_reviews: Whether masks come with what people decided, which formats with a place for it
+            write along.
 
     Raises:
         ConfigError: If a value is out of range.
@@ -32,6 +34,7 @@ class ExportSettings:
     tolerance: float = 0.5
     image_root: str | None = None
     with_images: bool = False
+    has_reviews: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.tolerance < float("inf"):

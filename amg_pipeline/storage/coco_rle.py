@@ -7,6 +7,8 @@ for "more follows", as characters from `0` on.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco
@@ -54,6 +56,22 @@ def tight_boxes_xywh(counts: list[str], *, height: int, width: int) -> NDArray[n
         return np.zeros((0, 4), dtype=np.float32)
     boxes = coco.toBbox([{"size": [height, width], "counts": text.encode()} for text in counts])
     return np.asarray(boxes, dtype=np.float32).reshape(-1, 4)
+
+
+def unite_masks(counts: Sequence[str], *, height: int, width: int) -> tuple[str, int]:
+    """Unite masks of one image.
+
+    Args:
+        counts: Compressed counts of one mask or more, which `parse_rle` accepts.
+        height: Rows of all.
+        width: Columns of all.
+
+    Returns:
+        The union's compressed counts, and its pixels.
+    """
+    rles = [{"size": [height, width], "counts": text.encode()} for text in counts]
+    union = coco.merge(rles)
+    return str(union["counts"], "ascii"), int(coco.area(union))
 
 
 def _parse_counts(counts: str) -> NDArray[np.int64]:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from amg_pipeline.storage.image_masks import ImageMasks
+from amg_pipeline.storage.image_masks import ImageMasks, MaskReview
 
 _COMPRESSION_LEVEL = 3
 #: Texts that hardly repeat: a dictionary would only cost memory.
@@ -32,6 +32,16 @@ FLAT_SCHEMA = pa.schema(
         *[(f"bbox_{side}", pa.float32()) for side in "xywh"],
         *[(f"point_{axis}", pa.float64()) for axis in "xy"],
         *[(f"crop_{side}", pa.int32()) for side in "xywh"],
+    ]
+)
+
+#: The same with what people decided.
+REVIEWED_SCHEMA = pa.schema(
+    [
+        *FLAT_SCHEMA,
+        ("decision", pa.string()),
+        ("tags", pa.list_(pa.string())),
+        ("merged_from", pa.list_(pa.int32())),
     ]
 )
 
@@ -61,7 +71,7 @@ class TableWriter:
 
     Args:
         file: Where to; it stays open.
-        schema: `FLAT_SCHEMA` or `OBJECTS_SCHEMA`.
+        schema: One of this module's.
     """
 
     def __init__(self, file: BinaryIO, schema: pa.Schema) -> None:
@@ -85,8 +95,8 @@ class TableWriter:
         self._writer.write_table(table, row_group_size=max(1, table.num_rows))
 
 
-def flat_table(images: Sequence[ImageMasks]) -> pa.Table:
-    """Make a table of `FLAT_SCHEMA` of the masks of some images."""
+def flat_table(images: Sequence[ImageMasks], *, has_reviews: bool = False) -> pa.Table:
+    """Make a table of `FLAT_SCHEMA`, or `REVIEWED_SCHEMA`, of the masks of some images."""
     counts = [len(image) for image in images]
     of_image = np.repeat(np.arange(len(images)), counts)
     columns: dict[str, Any] = {
@@ -103,7 +113,16 @@ def flat_table(images: Sequence[ImageMasks]) -> pa.Table:
         for axis, column in zip("xywh", np.ascontiguousarray(values.T), strict=False):
             columns[f"{prefix}_{axis}"] = column
     arrays = [pa.array(columns[part.name]).cast(part.type) for part in FLAT_SCHEMA]
-    return pa.Table.from_arrays(arrays, schema=FLAT_SCHEMA)
+    if not has_reviews:
+        return pa.Table.from_arrays(arrays, schema=FLAT_SCHEMA)
+    blank = MaskReview()
+    reviews = [review for image in images for review in image.reviews or [blank] * len(image)]
+    arrays += [
+        pa.array([review.verdict for review in reviews], pa.string()),
+        pa.array([review.tags for review in reviews], REVIEWED_SCHEMA.field("tags").type),
+        pa.array([review.merged_from for review in reviews], pa.list_(pa.int32())),
+    ]
+    return pa.Table.from_arrays(arrays, schema=REVIEWED_SCHEMA)
 
 
 def objects_table(

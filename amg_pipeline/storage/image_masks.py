@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +27,26 @@ IMAGE_COLUMNS = ["image_id", "uri", "status", "width", "height", "masks"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MaskReview:
+    """What people decided about a mask.
+
+    Attributes:
+        verdict: Rejected where anybody did; merged where it is part of another mask since; None
+            where nobody decided.
+        is_disputed: Whether one accepted and another rejected it.
+        tags: Words that were given to it.
+        reviewers: Who said something.
+        merged_from: Of a union that a person made, which masks of the row it is of; else empty.
+    """
+
+    verdict: Literal["accepted", "rejected", "merged"] | None = None
+    is_disputed: bool = False
+    tags: tuple[str, ...] = ()
+    reviewers: tuple[str, ...] = ()
+    merged_from: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ImageMasks:
     """One image and `N` masks of it, as its row has them.
 
@@ -43,6 +63,8 @@ class ImageMasks:
         stability_score: Float32 `(N,)`; NaN where an empty mask has none.
         point_coords: The prompts XY in the image frame, float64 `(N, 2)`.
         crop_box_xywh: The crops that masks were found in, int32 `(N, 4)`.
+        reviews: One a mask, where reviews are read along; None where they are not, or nobody
+            looked at the image.
     """
 
     image_id: str
@@ -57,6 +79,7 @@ class ImageMasks:
     stability_score: NDArray[np.float32]
     point_coords: NDArray[np.float64]
     crop_box_xywh: NDArray[np.int32]
+    reviews: tuple[MaskReview, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.counts)
@@ -76,6 +99,7 @@ class ImageMasks:
             stability_score=self.stability_score[indices],
             point_coords=self.point_coords[indices],
             crop_box_xywh=self.crop_box_xywh[indices],
+            reviews=None if self.reviews is None else tuple(self.reviews[i] for i in indices),
         )
 
 

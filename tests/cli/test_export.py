@@ -35,6 +35,20 @@ def test_export_writes_and_sums_up(amg: Amg, run_output: Path, tmp_path: Path) -
     assert len(json.loads(dest.read_text())["annotations"]) == 15
 
 
+def test_decisions_of_people_filter_masks(amg: Amg, run_output: Path, tmp_path: Path) -> None:
+    log = run_output / "_amg" / "reviews" / "anna.jsonl"
+    log.parent.mkdir()
+    log.write_text('{"image_id":"a.png","row":0,"change":{"is_done":true}}\n')
+    words = ("export", "coco", run_output, tmp_path / "out.json", "--reviewed", "accepted")
+
+    ended = amg(*words, "--reviewer", "anna")
+
+    assert ended.code == 0, ended.err
+    assert ended.last_line.startswith("1 images, 0 masks (10 left out by filters)")
+    assert "note: 4 images were left out that nobody has reviewed" in ended.out
+    assert "bert" in amg(*words, "--reviewer", "bert", "--overwrite").err
+
+
 def test_unfinished_run_is_exported_with_a_note(amg: Amg, tmp_path: Path) -> None:
     output = write_run(tmp_path)
     max((output / "masks").iterdir()).unlink()
