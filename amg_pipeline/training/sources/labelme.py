@@ -172,7 +172,10 @@ def _mask_picture(text: Any, points: Sequence[tuple[float, float]]) -> Image.Ima
     (left, top), (right, bottom) = points[:2]
     expected = (round(right) - round(left) + 1, round(bottom) - round(top) + 1)
     data = base64.b64decode(text, validate=True)
-    with Image.open(io.BytesIO(data), formats=("PNG",)) as picture:
-        if picture.size != expected:
-            raise ValueError(f"a mask of {picture.size} in a box of {expected}")
-        return picture.convert("1", dither=Image.Dither.NONE)
+    try:
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as picture:
+            if picture.size != expected:
+                raise ValueError(f"a mask of {picture.size} in a box of {expected}")
+            return picture.convert("1", dither=Image.Dither.NONE)
+    except (OSError, SyntaxError) as error:
+        raise ValueError("a mask that is no PNG picture") from error

@@ -19,6 +19,7 @@ from amg_pipeline.storage.image_masks import ImageMasks
 from amg_pipeline.storage.image_scores import RowPlace, read_images_at
 from amg_pipeline.storage.images import fetch_image
 from amg_pipeline.storage.mask_table import load_masks
+from amg_pipeline.storage.uris import redact
 from amg_pipeline.training.sources.folders import (
     decode_to_size,
     inside,
@@ -100,7 +101,7 @@ def read_run(
     found = [
         RunImage(
             run,
-            Path(output),
+            Path(redact(output)),
             scores.place,
             wanted,
             folder,
@@ -113,7 +114,7 @@ def read_run(
     ]
     if not found:
         raise ConfigError(
-            f"Expected a run with images to train on in {output}. Received: none that match. Run "
+            f"Expected a run with images to train on in {redact(output)}. Received: none that match. Run "
             "it first, or choose fewer filters."
         )
     return found

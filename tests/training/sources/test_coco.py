@@ -158,3 +158,40 @@ def test_run_lengths_that_are_no_mask_of_the_image_are_refused(
 
     with pytest.raises(ConfigError, match=r"instances\.json"):
         read()
+
+
+def test_crowds_are_masks_if_asked_for(tmp_path: Path) -> None:
+    (photo,) = read_coco(write(tmp_path, coco()), crowd="take")
+    masks = photo.read(1000)[1]
+    assert len(masks) == 3
+    np.testing.assert_array_equal(masks[0], masks[2])
+
+
+def test_annotations_and_images_may_lie_apart(tmp_path: Path) -> None:
+    write(tmp_path, coco())
+    (tmp_path / "annotations").mkdir()
+    file = (tmp_path / "instances.json").rename(tmp_path / "annotations" / "train2017.json")
+    (photo,) = read_coco(file, tmp_path / "images")
+    assert (photo.name, photo.read(1000)[1].shape[0]) == ("a.png", 2)
+
+
+def test_uncompressed_run_lengths_are_masks(tmp_path: Path) -> None:
+    runs = {"size": [HEIGHT, WIDTH], "counts": [HEIGHT, HEIGHT, HEIGHT * (WIDTH - 2)]}
+    write(tmp_path, coco(annotations=annotation_of(segmentation=runs)))
+    (mask,) = read_coco(tmp_path)[0].read(1000)[1]
+    assert mask[:, 1].all()
+    assert mask.sum() == HEIGHT
+
+
+def test_two_images_of_one_id_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="one id"):
+        read_coco(write(tmp_path, coco(images=image_of() * 2)))
+
+
+def test_masks_keep_their_place_when_photos_are_shrunk(tmp_path: Path) -> None:
+    """A mask is sampled at the centres of the new pixels, without a shift to any side."""
+    write(tmp_path, coco())
+    _, masks = read_coco(tmp_path)[0].read(WIDTH // 4)
+    rows, columns = np.nonzero(masks[0])
+    assert abs(rows.mean() * 4 + 1.5 - 14.5) <= 2
+    assert abs(columns.mean() * 4 + 1.5 - 19.5) <= 2
