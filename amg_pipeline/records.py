@@ -198,6 +198,7 @@ class ShardReport:
         stage_seconds: Wall-clock seconds spent in each stage.
         elapsed_seconds: Wall-clock seconds from when the shard had the model to its commit.
         kept: Number of rows that an earlier commit had, and that were not done again.
+        slowest: The images that took longest, with their seconds in all stages.
     """
 
     shard_id: int
@@ -208,3 +209,4 @@ class ShardReport:
     stage_seconds: Mapping[str, float]
     elapsed_seconds: float
     kept: int = 0
+    slowest: tuple[tuple[str, float], ...] = ()

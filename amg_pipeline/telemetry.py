@@ -24,10 +24,16 @@ class StageTimer:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._seconds: defaultdict[str, float] = defaultdict(float)
+        self._of_subjects: defaultdict[str, float] = defaultdict(float)
 
     @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Time a block, whether it ends well or not."""
+    def stage(self, name: str, *, subject: str | None = None) -> Iterator[None]:
+        """Time a block, whether it ends well or not.
+
+        Args:
+            name: Of the stage.
+            subject: What is worked on, whose seconds are summed over its stages, too.
+        """
         started = time.perf_counter()
         try:
             yield
@@ -35,12 +41,20 @@ class StageTimer:
             elapsed = time.perf_counter() - started
             with self._lock:
                 self._seconds[name] += elapsed
+                if subject is not None:
+                    self._of_subjects[subject] += elapsed
 
     @property
     def seconds(self) -> dict[str, float]:
         """Seconds by stage so far."""
         with self._lock:
             return dict(self._seconds)
+
+    def slowest(self, count: int) -> tuple[tuple[str, float], ...]:
+        """Give the `count` subjects that took longest, with their seconds, the slowest first."""
+        with self._lock:
+            found = sorted(self._of_subjects.items(), key=lambda item: (-item[1], item[0]))
+        return tuple(found[:count])
 
 
 class _LineFormatter(logging.Formatter):

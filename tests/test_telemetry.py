@@ -44,6 +44,18 @@ def test_stage_timer_sums_by_stage(clock: list[float]) -> None:
     assert timer.seconds == {"load": 8.0, "generate": 5.0}
 
 
+def test_stage_timer_names_the_slowest_subjects(clock: list[float]) -> None:
+    timer = StageTimer()
+    for subject, seconds in (("a", 1), ("b", 3), ("a", 4), ("c", 3)):
+        with timer.stage("load", subject=subject):
+            clock[0] += seconds
+    with timer.stage("commit"):
+        clock[0] += 100
+
+    assert timer.slowest(2) == (("a", 5.0), ("b", 3.0))
+    assert timer.slowest(9)[-1] == ("c", 3.0)
+
+
 def test_stage_timer_counts_a_stage_that_failed(clock: list[float]) -> None:
     timer = StageTimer()
 

@@ -52,6 +52,9 @@ from amg_pipeline.storage.run_directory import RunDirectory
 from amg_pipeline.storage.stored_plan import StoredPlan
 from amg_pipeline.telemetry import StageTimer
 
+#: Images of a shard whose seconds are recorded.
+_MOST_SLOW = 20
+
 OnImage = Callable[[ImageResult], None]
 #: As `storage.images.load_image`.
 ImageLoader = Callable[..., DecodedImage]
@@ -180,7 +183,7 @@ class ShardRunner:
 
     def _load(self, ref: ImageRef, timer: StageTimer, is_last_attempt: bool) -> Loaded:
         try:
-            with timer.stage("load"):
+            with timer.stage("load", subject=ref.image_id):
                 loaded = self._load_image(
                     ref,
                     exif_orientation=self._images.exif_orientation,
@@ -218,7 +221,7 @@ class ShardRunner:
         pixels = loaded.pixels
         height, width = pixels.shape[:2]
         try:
-            with timer.stage("generate"):
+            with timer.stage("generate", subject=loaded.ref.image_id):
                 return _Found(loaded.ref, height, width, self._generate(pixels))
         except Exception as error:
             row = image_without_masks(loaded.ref, error, is_last_attempt, size=(height, width))
@@ -233,7 +236,7 @@ class ShardRunner:
         if isinstance(found, ImageResult):
             return found
         try:
-            with timer.stage("encode_masks"):
+            with timer.stage("encode_masks", subject=found.ref.image_id):
                 masks = found.masks.to_records()
         except Exception as error:
             size = (found.height, found.width)
@@ -255,6 +258,7 @@ def report_to_stats(report: ShardReport) -> dict[str, object]:
         "elapsed_seconds": round(report.elapsed_seconds, 4),
         "finished_at": round(time.time(), 3),
         "stage_seconds": {name: round(s, 4) for name, s in report.stage_seconds.items()},
+        "slowest_images": [[image_id, round(s, 4)] for image_id, s in report.slowest],
     }
 
 
@@ -285,4 +289,5 @@ def _report(
         bytes_written=bytes_written,
         stage_seconds=timer.seconds,
         elapsed_seconds=elapsed,
+        slowest=timer.slowest(_MOST_SLOW),
     )

@@ -79,7 +79,8 @@ def test_report_is_stored_after_the_commit(plan: Plan) -> None:
 
 
 def test_report_to_stats_rounds_seconds() -> None:
-    report = ShardReport(3, {"ok": 2}, 1, 5, 100, {"load": 1.23456789}, 2.00004)
+    slowest = (("b.jpg", 1.00006), ("a.jpg", 0.5))
+    report = ShardReport(3, {"ok": 2}, 1, 5, 100, {"load": 1.23456789}, 2.00004, slowest=slowest)
 
     stats = report_to_stats(report)
     del stats["finished_at"]
@@ -91,7 +92,20 @@ def test_report_to_stats_rounds_seconds() -> None:
         "bytes_written": 100,
         "elapsed_seconds": 2.0,
         "stage_seconds": {"load": 1.2346},
+        "slowest_images": [["b.jpg", 1.0001], ["a.jpg", 0.5]],
     }
+
+
+def test_report_names_the_slowest_images(plan: Plan) -> None:
+    [shard, *_] = shards_of(plan)
+
+    report = make_runner(plan).run(shard)
+
+    assert {image_id for image_id, _ in report.slowest} == {ref.image_id for ref in shard.images}
+    seconds = [seconds for _, seconds in report.slowest]
+    assert seconds == sorted(seconds, reverse=True)
+    stages = ("load", "generate", "encode_masks")
+    assert sum(seconds) == pytest.approx(sum(report.stage_seconds[name] for name in stages))
 
 
 def test_images_are_read_as_the_settings_say(tmp_path: Path) -> None:
