@@ -9,12 +9,8 @@ from hypothesis.extra.numpy import arrays
 from amg_pipeline.amg.rle import decode_mask, encode_mask
 from amg_pipeline.errors import ImageDecodeError
 from amg_pipeline.evaluation.annotated import AnnotatedImage
-from amg_pipeline.evaluation.clicks import (
-    click_segments,
-    evaluate_clicks,
-    mask_iou,
-    most_inner_point,
-)
+from amg_pipeline.evaluation.clicking import click_segments, mask_iou, most_inner_point
+from amg_pipeline.evaluation.clicks import evaluate_clicks
 from tests.evaluation.discs import SIZE, GrowingModel, annotated, disc
 
 
