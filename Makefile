@@ -28,7 +28,7 @@ SCALE_ARGS ?=
 export CUDA_VISIBLE_DEVICES := -1
 export TF_CPP_MIN_LOG_LEVEL := 3
 
-.PHONY: help demo install test exports ray jobs s3 s3-server chaos lint format types check parity backends scale clean
+.PHONY: help demo install test exports ray training-tests jobs s3 s3-server chaos lint format types check parity backends scale clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,6 +70,9 @@ exports: $(EXPORTS_VENV)/.installed ## Open exports with the programs that they 
 
 ray: $(VENV)/.dev-installed ## Run shards on a Ray of this machine
 	$(BIN)/python -m pytest -m "ray and not chaos" tests/distributed $(PYTEST_ARGS)
+
+training-tests: $(VENV)/.dev-installed ## Fit small models, kill trainings, see that they go on
+	$(BIN)/python -m pytest -m training tests/training tests/cli tests/distributed $(PYTEST_ARGS)
 
 jobs: $(VENV)/.dev-installed ## Submit jobs to a Ray head on this machine, see how they end
 	$(BIN)/python -m pytest -m ray_job tests/jobs $(PYTEST_ARGS)

@@ -12,28 +12,15 @@ from __future__ import annotations
 
 from typing import Any
 
-import keras
 from keras import ops
 
+from amg_pipeline.sam.image_side import DenseImage
 from amg_pipeline.sam.mask_decoder import MaskDecoder
 
 
 def upscale_cells(decoder: MaskDecoder, cells: Any) -> Any:
-    """Upscale features of cells `(..., N, C)` to those of their pixels, `(..., N, 16, C / 8)`."""
-    first, norm, second = decoder.output_upscaling
-    leading, count = cells.shape[1:-1], decoder.transformer_dim
-    x = ops.matmul(cells, _block_kernel(first))
-    x = ops.reshape(x, (-1, *leading, 4, count // 4)) + first.bias
-    x = ops.gelu(norm(x), approximate=False)
-    x = ops.matmul(x, _block_kernel(second))
-    x = ops.reshape(x, (-1, *leading, 16, count // 8)) + second.bias
-    return ops.gelu(x, approximate=False)
-
-
-def _block_kernel(convolution: keras.layers.Conv2DTranspose) -> Any:
-    """Give a kernel `(k, k, out, in)` as a matrix from channels to a block, `(in, k k out)`."""
-    kernel = ops.transpose(ops.convert_to_tensor(convolution.kernel), (3, 0, 1, 2))
-    return ops.reshape(kernel, (kernel.shape[0], -1))
+    """Upscale features of cells `(B, N, C)` to those of their pixels, `(B, N, 16, C / 8)`."""
+    return decoder.upscale(DenseImage(cells, None))
 
 
 def labels_by_cell(label_maps: Any) -> Any:
@@ -42,6 +29,13 @@ def labels_by_cell(label_maps: Any) -> Any:
     blocks = ops.reshape(label_maps, (-1, levels, height // 4, 2, 2, width // 4, 2, 2))
     blocks = ops.transpose(blocks, (0, 1, 2, 5, 3, 6, 4, 7))
     return ops.reshape(blocks, (-1, levels, height * width // 16, 16))
+
+
+def cells_to_grid(values: Any, height: int, width: int) -> Any:
+    """Put values by cell `(N, K, 16 H W)` in their places, `(N, K, 4 H, 4 W)`."""
+    blocks = ops.reshape(values, (-1, values.shape[1], height, width, 2, 2, 2, 2))
+    blocks = ops.transpose(blocks, (0, 1, 2, 4, 6, 3, 5, 7))
+    return ops.reshape(blocks, (-1, values.shape[1], 4 * height, 4 * width))
 
 
 def locate_in_cells(pixels: Any, width: int) -> tuple[Any, Any]:

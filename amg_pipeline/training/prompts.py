@@ -93,6 +93,52 @@ def sample_prompts(
     return Prompts(coords, labels, target_ids, meant)
 
 
+def sample_mask_prompts(
+    rng: np.random.Generator,
+    masks: NDArray[np.uint8],
+    count: int,
+    *,
+    box_share: float = 0.2,
+    min_pixels: int = 1,
+) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.intp]]:
+    """Draw prompts that mean one mask each.
+
+    Masks are drawn without repetition as long as there are enough. A click falls anywhere in its
+    mask.
+
+    Args:
+        rng: Source of randomness.
+        masks: uint8 `(N, height, width)`, not 0 where covered.
+        count: Number of prompts.
+        box_share: Probability of a prompt being a noisy box.
+        min_pixels: Masks of fewer pixels are not drawn.
+
+    Returns:
+        XY in pixels `(count, 2, 2)`; labels `(count, 2)`; and which mask is meant `(count,)`, -1
+        if there is none to draw.
+    """
+    coords = np.zeros((count, 2, 2), np.float32)
+    labels = np.tile(np.array(_CLICK_LABELS, np.int32), (count, 1))
+    candidates = np.flatnonzero(masks.any(axis=(1, 2)))
+    if min_pixels > 1:
+        areas = np.count_nonzero(masks[candidates], axis=(1, 2))
+        candidates = candidates[areas >= min_pixels]
+    if not len(candidates):
+        labels[:] = _BACKGROUND_LABEL
+        return coords, labels, np.full(count, -1)
+    turns = -(-count // len(candidates))
+    meant = np.concatenate([rng.permutation(candidates) for _ in range(turns)])[:count]
+    for i, number in enumerate(meant):
+        mask = masks[number] > 0
+        if rng.random() < box_share:
+            coords[i], labels[i] = _noisy_box(rng, mask), _BOX_LABELS
+            continue
+        pixels = np.flatnonzero(mask)
+        y, x = divmod(int(pixels[rng.integers(len(pixels))]), mask.shape[1])
+        coords[i, 0] = (x, y)
+    return coords, labels, meant
+
+
 def draw_clicks(
     rng: np.random.Generator, label_maps: NDArray[np.uint8], count: int
 ) -> NDArray[np.int32]:
