@@ -16,10 +16,11 @@ channels, `h` heads, `d` channels of a head, `R = h T` rows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+import keras
 from keras import ops
 
 if TYPE_CHECKING:
@@ -52,8 +53,18 @@ class ImageSide(Protocol):
         """Give an image its form again: untouched, or after all blocks for all or some prompts."""
         ...
 
-    def project(self, kernel: Any) -> Any:
-        """Multiply every position with a matrix `(C, N)`; gives `(P, S, N)`."""
+    def map_projected(self, kernel: Any, function: Callable[[Any], Any], parts: int) -> Any:
+        """Multiply every position with a matrix and do something with that.
+
+        Args:
+            kernel: Matrix `(C, N)`.
+            function: Is given the products `(P, S / parts, N)`; whatever it gives is stacked.
+            parts: Positions are taken in so many turns, so that caches hold what is between; must
+                divide their number.
+
+        Returns:
+            `(parts, ...)`.
+        """
         ...
 
     def features(self) -> Any:
@@ -93,9 +104,11 @@ class DenseImage:
         """See `ImageSide`."""
         return cls(**{**shared, **(added or {})})
 
-    def project(self, kernel: Any) -> Any:
+    def map_projected(self, kernel: Any, function: Callable[[Any], Any], parts: int) -> Any:
         """See `ImageSide`."""
-        return ops.matmul(self.tokens, ops.cast(kernel, self.tokens.dtype))
+        kernel = ops.cast(kernel, self.tokens.dtype)
+        tokens = _cut(self.tokens, parts, axis=1)
+        return _map_parts(lambda some: function(ops.matmul(some, kernel)), tokens)
 
     def features(self) -> Any:
         """See `ImageSide`."""
@@ -267,22 +280,33 @@ class LowRankImage:
         products = {name: ops.matmul(last[name], kernel) for name in ("base", "bias")}
         return [*self.terms[:-1], {**last, "products": products}]
 
-    def project(self, kernel: Any) -> Any:
+    def map_projected(self, kernel: Any, function: Callable[[Any], Any], parts: int) -> Any:
         """See `ImageSide`; of `prepared` terms it must be the kernel that they were made for."""
         if "products" in self.terms[0]:
             products = self.terms[0]["products"]
         else:
             products = self.prepared(kernel)[0]["products"]
-        return self._sum(products, ops.matmul(self.added["rows"], kernel))
+        return self._map_sums(products, ops.matmul(self.added["rows"], kernel), function, parts)
 
     def features(self) -> Any:
         """See `ImageSide`."""
-        return self._sum(self.terms[0], self.added["rows"])
+        return self._map_sums(self.terms[0], self.added["rows"], lambda x: x, 1)[0]
 
-    def _sum(self, shared: dict[str, Any], rows: Any) -> Any:
-        weights = ops.transpose(self.added["weights"], (0, 2, 1))
-        scaled = shared["base"] * ops.transpose(self.scale, (0, 2, 1))
-        return scaled + ops.matmul(weights, rows) + shared["bias"]
+    def _map_sums(
+        self, shared: dict[str, Any], rows: Any, function: Callable[[Any], Any], parts: int
+    ) -> Any:
+        """Add up base, rows and bias at every position, `(P, S / parts, N)`, for the function."""
+
+        def apply(some: dict[str, Any]) -> Any:
+            added = ops.matmul(ops.transpose(some["weights"], (0, 2, 1)), rows)
+            return function(some["base"] * some["scale"] + added + shared["bias"])
+
+        pieces = {
+            "base": _cut(shared["base"], parts, axis=1),
+            "scale": _cut(ops.transpose(self.scale, (0, 2, 1)), parts, axis=1),
+            "weights": _cut(self.added["weights"], parts, axis=2),
+        }
+        return _map_parts(apply, pieces)
 
     def _dot(self, tokens: Any, columns: Any, position_columns: Any, kernel: Any) -> Any:
         """Multiply tokens `(P, h, T, d)` with the projected image: `(P, h, T, S)`."""
@@ -315,6 +339,20 @@ class LowRankImage:
         gram = ops.matmul(rows, ops.transpose(rows, (0, 2, 1)))
         among = ops.matmul(gram, weights)
         return squares + ops.sum(weights * (overlap + among), axis=1, keepdims=True)
+
+
+def _cut(x: Any, parts: int, *, axis: int) -> Any:
+    """Cut an axis into parts, which become the first axis."""
+    before, after = ops.shape(x)[:axis], ops.shape(x)[axis + 1 :]
+    return ops.moveaxis(ops.reshape(x, (*before, parts, x.shape[axis] // parts, *after)), axis, 0)
+
+
+def _map_parts(function: Callable[[Any], Any], pieces: Any) -> Any:
+    """Give `function` of one part after another, stacked."""
+    first = keras.tree.flatten(pieces)[0]
+    if first.shape[0] > 1:
+        return ops.map(function, pieces)
+    return ops.expand_dims(function(keras.tree.map_structure(lambda x: x[0], pieces)), 0)
 
 
 def _merge_rows(x: Any) -> Any:

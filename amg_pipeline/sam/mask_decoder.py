@@ -2,7 +2,7 @@
 
 Shapes: `P` prompts, `T` prompt tokens, `K` mask tokens (the single mask first, then the multimask
 outputs), `H W` embedding grid, `C` channels. The steps of `call` are public, so that a caller can
-score many prompts and make masks of only a few: `attend` -> `predict_iou`, `upscale` ->
+score many prompts and make masks of only a few: `attend` -> `predict_iou`, `mask_weights` ->
 `mask_logits`.
 """
 
@@ -134,8 +134,8 @@ class MaskDecoder(keras.layers.Layer):
         )
         chosen = self._chosen_masks(multimask_output)
         weights = self.mask_weights(tokens)[:, chosen]
-        upscaled = self.upscale(image, *image_embeddings.shape[1:3])
-        return self.mask_logits(weights, upscaled), self.predict_iou(tokens)[:, chosen]
+        logits = self.mask_logits(weights, image, *image_embeddings.shape[1:3])
+        return logits, self.predict_iou(tokens)[:, chosen]
 
     def attend(
         self,
@@ -181,27 +181,56 @@ class MaskDecoder(keras.layers.Layer):
         mlps = self.output_hypernetworks_mlps[first:]
         return ops.stack([mlp(mask_tokens[:, i]) for i, mlp in enumerate(mlps)], axis=1)
 
-    def upscale(self, image: ImageSide, height: int, width: int) -> Any:
-        """Upscale an image of `height` x `width` positions four times.
+    def mask_logits(
+        self, weights: Any, image: ImageSide, height: int, width: int, *, parts: int = 1
+    ) -> Any:
+        """Make masks of an image of `height` x `width` positions.
 
-        A transposed convolution whose stride is its kernel's size turns each position into a block
-        of its own, so both are products with a matrix, and nothing has to be moved before there are
-        logits.
+        Args:
+            weights: As `mask_weights` gives them, some or all, `(P, K, C / 8)`.
+            image: The image as the prompts left it.
+            height: Rows of the embedding grid.
+            width: Its columns.
+            parts: Positions are upscaled in so many turns; must divide their number.
 
         Returns:
-            `(P, H, W, 16, C / 8)`: the sub-pixels of each position, those of the first convolution
+            float32 logits `(P, K, 4 H, 4 W)`.
+        """
+
+        def apply(projected: Any) -> Any:
+            pixels = ops.cast(self._finish_upscaling(projected), "float32")
+            features = ops.reshape(pixels, (-1, pixels.shape[1] * 16, pixels.shape[-1]))
+            return ops.matmul(weights, ops.transpose(features, (0, 2, 1)))
+
+        logits = image.map_projected(self._centred_blocks()[0], apply, parts)
+        # Nothing was moved before these few numbers: parts, positions, and blocks in blocks.
+        blocks = ops.reshape(ops.moveaxis(logits, 0, 2), (-1, height, width, 2, 2, 2, 2))
+        rows_first = ops.transpose(blocks, (0, 1, 3, 5, 2, 4, 6))
+        return ops.reshape(rows_first, (-1, ops.shape(weights)[1], 4 * height, 4 * width))
+
+    def upscale(self, image: ImageSide) -> Any:
+        """Upscale each position to its 4 x 4 pixels.
+
+        A transposed convolution whose stride is its kernel's size turns each position into a block
+        of its own, so both are products with a matrix.
+
+        Returns:
+            `(P, S, 16, C / 8)`: the pixels of each position, those of the first convolution
             (row, column) outside those of the second.
         """
+        return image.map_projected(self._centred_blocks()[0], self._finish_upscaling, 1)[0]
+
+    def _finish_upscaling(self, projected: Any) -> Any:
+        """Upscale what the first convolution's centred kernel gave, `(P, S, C)`."""
         _, norm, second = self.output_upscaling
-        kernel, bias = self._centred_blocks()
-        x = image.project(kernel)
+        x = projected + ops.cast(self._centred_blocks()[1], projected.dtype)
         # Flat, because products of other ranks are slow on some backends.
-        x = ops.reshape(x + ops.cast(bias, x.dtype), (-1, self.transformer_dim // 4))
+        x = ops.reshape(x, (-1, self.transformer_dim // 4))
         variance = ops.mean(ops.square(ops.cast(x, "float32")), axis=-1, keepdims=True)
         x = x * ops.cast(ops.rsqrt(variance + norm.epsilon), x.dtype)
         x = x * ops.cast(norm.gamma, x.dtype) + ops.cast(norm.beta, x.dtype)
         x = ops.matmul(_gelu(x), ops.cast(_block_kernel(second), x.dtype))
-        x = ops.reshape(x, (-1, height, width, 16, self.transformer_dim // 8))
+        x = ops.reshape(x, (-1, projected.shape[1], 16, self.transformer_dim // 8))
         return _gelu(x + ops.cast(second.bias, x.dtype))
 
     def _centred_blocks(self) -> tuple[Any, Any]:
@@ -216,16 +245,6 @@ class MaskDecoder(keras.layers.Layer):
         kernel = kernel - ops.mean(kernel, axis=-1, keepdims=True)
         bias = first.bias - ops.mean(first.bias)
         return ops.reshape(kernel, (self.transformer_dim, -1)), ops.tile(bias, 4)
-
-    @staticmethod
-    def mask_logits(weights: Any, upscaled: Any) -> Any:
-        """Apply weights `(P, K, c)` to what `upscale` gave: float32 logits `(P, K, 4 H, 4 W)`."""
-        _, height, width, _, channels = upscaled.shape
-        features = ops.reshape(ops.cast(upscaled, "float32"), (-1, height * width * 16, channels))
-        logits = ops.matmul(weights, ops.transpose(features, (0, 2, 1)))
-        blocks = ops.reshape(logits, (-1, height, width, 2, 2, 2, 2))
-        rows_first = ops.transpose(blocks, (0, 1, 3, 5, 2, 4, 6))
-        return ops.reshape(rows_first, (-1, ops.shape(weights)[1], 4 * height, 4 * width))
 
     def _chosen_masks(self, multimask_output: Any) -> slice:
         if isinstance(multimask_output, bool):

@@ -7,6 +7,7 @@ rasterises the survivors.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -30,7 +31,9 @@ if TYPE_CHECKING:
 #: Prompts whose masks are made by one call.
 _PROMPTS_UPSCALED = 4
 #: Prompts whose attention a processor's caches hold; an accelerator takes all at once.
-_PROMPTS_ATTENDED = 2
+_PROMPTS_ATTENDED = 4
+#: Parts of the image that are upscaled one after another, for the same reason.
+_PARTS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +89,8 @@ class SamSegmenter:
         is_low_rank = decoder.transformer.is_low_rank(self._num_tokens)
         self._form = LowRankImage if is_low_rank else DenseImage
         in_turns = is_low_rank and not has_accelerator()
+        positions = math.prod(sam.image_encoder.grid_size)
+        self._parts = math.gcd(_PARTS, positions) if in_turns else 1
         self._prompts_at_once = min(
             _PROMPTS_ATTENDED if in_turns else points_per_batch, points_per_batch
         )
@@ -240,8 +245,9 @@ class SamSegmenter:
         tokens = decoder.transformer.look_once_more(
             image, state["queries"][:, masks], state["tokens"][:, masks]
         )
-        upscaled = decoder.upscale(image, *self._sam.image_encoder.grid_size)
-        return decoder.mask_logits(decoder.weights_of_masks(tokens, first=1), upscaled)
+        weights = decoder.weights_of_masks(tokens, first=1)
+        grid = self._sam.image_encoder.grid_size
+        return decoder.mask_logits(weights, image, *grid, parts=self._parts)
 
 
 def concatenate_masks(parts: Sequence[MaskBatch], places: Sequence[NDArray[np.intp]]) -> MaskBatch:

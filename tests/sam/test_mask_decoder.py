@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from keras import ops
 from numpy.typing import NDArray
 from scipy.special import erf
 
@@ -133,12 +134,10 @@ def transposed_convolution(layer: Any, x: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def joined(upscaled: NDArray[Any]) -> NDArray[Any]:
-    """Put the sub-pixels `(P, H, W, 16, c)` of both convolutions in their places."""
-    prompts, height, width, _, channels = upscaled.shape
-    blocks = upscaled.reshape(prompts, height, width, 2, 2, 2, 2, channels)
-    return blocks.transpose(0, 1, 3, 5, 2, 4, 6, 7).reshape(
-        prompts, 4 * height, 4 * width, channels
-    )
+    """Put the sub-pixels `(P, H W, 16, c)` of both convolutions in their places."""
+    prompts, _, _, channels = upscaled.shape
+    blocks = upscaled.reshape(prompts, GRID, GRID, 2, 2, 2, 2, channels)
+    return blocks.transpose(0, 1, 3, 5, 2, 4, 6, 7).reshape(prompts, 4 * GRID, 4 * GRID, channels)
 
 
 def gelu(x: NDArray[Any]) -> NDArray[np.float64]:
@@ -147,7 +146,7 @@ def gelu(x: NDArray[Any]) -> NDArray[np.float64]:
 
 def test_upscale_equals_the_plain_formula(decoder: MaskDecoder) -> None:
     image = normal(2, GRID * GRID, CHANNELS)
-    upscaled = joined(as_arrays(decoder.upscale(DenseImage(image, None), GRID, GRID)))
+    upscaled = joined(as_arrays(decoder.upscale(DenseImage(image, None))))
     first, norm, second = decoder.output_upscaling
     gamma, beta = as_arrays([norm.gamma, norm.beta])
     for i in range(2):
@@ -158,11 +157,13 @@ def test_upscale_equals_the_plain_formula(decoder: MaskDecoder) -> None:
         np.testing.assert_allclose(upscaled[i], x, atol=1e-4)
 
 
-def test_mask_logits_are_products_of_weights_and_features(decoder: MaskDecoder) -> None:
-    weights, features = normal(PROMPTS, 4, 2), normal(PROMPTS, 5, 6, 16, 2)
-    logits = as_arrays(decoder.mask_logits(weights, features))
-    expected = np.einsum("pkc,phwc->pkhw", weights, joined(features))
-    np.testing.assert_allclose(logits, expected, atol=1e-5)
+@pytest.mark.parametrize("parts", [1, 2, GRID * GRID])
+def test_mask_logits_are_products_of_weights_and_features(decoder: MaskDecoder, parts: int) -> None:
+    weights = normal(PROMPTS, 4, CHANNELS // 8)
+    image = DenseImage(ops.convert_to_tensor(normal(PROMPTS, GRID * GRID, CHANNELS)), None)
+    logits = as_arrays(decoder.mask_logits(weights, image, GRID, GRID, parts=parts))
+    features = joined(as_arrays(decoder.upscale(image)))
+    np.testing.assert_allclose(logits, np.einsum("pkc,phwc->pkhw", weights, features), atol=1e-4)
 
 
 def test_decoder_keeps_its_heads_in_float32_under_a_half_precision_policy() -> None:

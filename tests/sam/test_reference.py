@@ -114,9 +114,9 @@ def test_two_way_transformer_gives_what_the_references_gives_of_the_same_input(s
 
 
 def test_decoder_heads_give_what_the_references_give_of_the_same_input(seeded_sam, goldens):
-    decoder, grid = seeded_sam.mask_decoder, SMALL.grid_size
-    upscaled = decoder.upscale(DenseImage(goldens["features"], None), grid, grid)
-    logits = decoder.mask_logits(decoder.mask_weights(goldens["tokens"]), upscaled)
+    decoder, grid = seeded_sam.mask_decoder, (SMALL.grid_size, SMALL.grid_size)
+    image = DenseImage(ops.convert_to_tensor(goldens["features"]), None)
+    logits = decoder.mask_logits(decoder.mask_weights(goldens["tokens"]), image, *grid)
     assert_near(logits[:, 1:], goldens[f"{STEPS_CASE}|low_res_logits"])
     assert_near(
         decoder.predict_iou(goldens["tokens"])[:, 1:], goldens[f"{STEPS_CASE}|iou_predictions"]
