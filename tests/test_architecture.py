@@ -47,7 +47,7 @@ HOMES: Mapping[str, frozenset[str]] = {
     "fsspec": frozenset({"storage", "sam.weights"}),
     "s3fs": frozenset({"storage"}),
     "click": frozenset({"cli"}),
-    "rich": frozenset({"progress"}),
+    "rich": frozenset({"cli.evaluate", "progress"}),
     "fastapi": frozenset({"review"}),
     "starlette": frozenset({"review"}),
     "uvicorn": frozenset({"review"}),

@@ -20,6 +20,7 @@ from types import FrameType
 import click
 
 from amg_pipeline import __version__
+from amg_pipeline.cli.evaluate import evaluate
 from amg_pipeline.cli.export import export
 from amg_pipeline.cli.refilter import refilter
 from amg_pipeline.cli.runs import demo, plan, report, run, status, verify
@@ -40,7 +41,7 @@ def app() -> None:
     """Automatic mask generation: every mask a Segment Anything Model finds, as Parquet."""
 
 
-for command in (demo, plan, run, status, verify, report, export, refilter, weights):
+for command in (demo, plan, run, status, verify, report, export, evaluate, refilter, weights):
     app.add_command(command)
 
 

@@ -104,3 +104,17 @@ def choose_segments(
         for segment in annotation.segments
         if segment.area >= min_area_fraction * segment.height * segment.width
     ]
+
+
+def from_label_maps(
+    image_id: str, pixels: NDArray[np.uint8], label_maps: NDArray[np.integer]
+) -> AnnotatedImage:
+    """Make an annotated image of what is in memory, such as a synthetic scene.
+
+    Args:
+        image_id: Its name.
+        pixels: Uint8 `(height, width, 3)` RGB.
+        label_maps: `(levels, height, width)`; 0 is no segment. One annotator drew them all.
+    """
+    segments = tuple(segment for labels in label_maps for segment in label_map_to_segments(labels))
+    return AnnotatedImage(image_id, lambda: pixels, lambda: (Annotation(segments),))

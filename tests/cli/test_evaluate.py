@@ -1,0 +1,129 @@
+"""`amg evaluate`: numbers on the screen, numbers, rows and pictures in the output."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from amg_pipeline.evaluation import measuring
+from amg_pipeline.evaluation.proposals import Proposal
+from tests.cli.conftest import Amg
+from tests.evaluation.discs import SIZE, disc
+from tests.evaluation.test_datasets import ground_truth
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """Two photos with segments, and one that is damaged."""
+    images, truth = tmp_path / "images", tmp_path / "truth"
+    images.mkdir()
+    truth.mkdir()
+    for name, radius in (("a", 8), ("b é", 12)):
+        Image.new("RGB", SIZE[::-1], (90, 120, 60)).save(images / f"{name}.png")
+        labels = 1 + disc(30, 20, radius).astype(np.uint16)
+        (truth / f"{name}.mat").write_bytes(ground_truth(labels))
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        "kind: proposals\n"
+        f"output: {tmp_path / 'out'}\n"
+        f"dataset: {{format: bsds, images: '{images}', annotations: '{truth}'}}\n"
+    )
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _disc_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    from amg_pipeline.amg.rle import encode_mask
+
+    monkeypatch.setattr(measuring, "load_sam", lambda settings: settings.variant)
+    proposals = [Proposal(encode_mask(disc(30, 20, 8)), 0.9)]
+    monkeypatch.setattr(measuring, "make_proposer", lambda sam, settings: lambda pixels: proposals)
+
+
+def test_numbers_rows_and_pictures(amg: Amg, config: Path, tmp_path: Path) -> None:
+    ended = amg("evaluate", config, "--set", "worst=1")
+
+    out = tmp_path / "out"
+    assert ended.code == 0, ended.err
+    assert "Average recall" in ended.out
+    summary = json.loads((out / "summary.json").read_text())
+    # Of the four segments it has one exactly; another has IoU 0.44 with it.
+    assert summary["average_recall"]["at_10"]["all"] == pytest.approx(0.25)
+    assert summary["settings"]["dataset"]["format"] == "bsds"
+    assert "clicks" not in summary["settings"]
+    rows = pq.read_table(out / "rows.parquet").to_pylist()
+    assert [row["image_id"] for row in rows] == ["a.png", "b é.png"]
+    (picture,) = (out / "worst").iterdir()
+    assert picture.name == "000-0.000-b_.png-2_segments.png"
+    assert Image.open(picture).size == (60 + 8 + 60, 40)
+
+
+def test_json_is_all_of_standard_output(amg: Amg, config: Path) -> None:
+    ended = amg("evaluate", config, "--json", "--set", "output=null")
+
+    assert json.loads(ended.out)["images"] == 2
+
+
+def test_output_is_not_overwritten_unasked(amg: Amg, config: Path) -> None:
+    assert amg("evaluate", config).code == 0
+
+    refused, allowed = amg("evaluate", config), amg("evaluate", config, "--overwrite")
+
+    assert refused.code == 2
+    assert "--overwrite" in refused.err
+    assert allowed.code == 0
+
+
+def test_damaged_image_ends_with_3_and_is_named(amg: Amg, config: Path, tmp_path: Path) -> None:
+    (tmp_path / "images/a.png").write_bytes(b"no image")
+
+    ended = amg("evaluate", config)
+
+    assert ended.code == 3
+    assert "1 of 2 images" in ended.err
+    assert "'a.png'" in ended.err
+    summary = json.loads((tmp_path / "out/summary.json").read_text())
+    assert summary["images"] == 1
+    assert list(summary["failed"]) == ["a.png"]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("dataset.imags=x", "dataset.images"),
+        ("model.variant=vit_b", "amg weights fetch vit_b"),
+        ("dataset.annotations=/nowhere", "none"),
+    ],
+)
+def test_wrong_settings_end_with_2(amg: Amg, config: Path, override: str, message: str) -> None:
+    ended = amg("evaluate", config, "--set", override)
+
+    assert ended.code == 2
+    assert message in ended.err
+
+
+def test_missing_file_ends_with_2(amg: Amg, tmp_path: Path) -> None:
+    ended = amg("evaluate", tmp_path / "none.yaml")
+
+    assert ended.code == 2
+    assert "where nothing is" in ended.err
+
+
+def test_agreement_of_a_run_with_itself(
+    amg: Amg, fake_model: None, photos: Path, tmp_path: Path
+) -> None:
+    assert amg("run", photos, tmp_path / "run", "--local").code == 0
+    path = tmp_path / "agreement.yaml"
+    run = tmp_path / "run"
+    path.write_text(f"kind: agreement\nagreement: {{first: '{run}', second: '{run}'}}\nworst: 2\n")
+
+    ended = amg("evaluate", path, "--json", "--set", f"output={tmp_path / 'out'}")
+
+    assert ended.code == 0, ended.err
+    assert json.loads(ended.out)["panoptic_quality"] == 1.0
+    assert len(list((tmp_path / "out/worst").iterdir())) == 2
