@@ -10,6 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PARITY_VENV := .venv-parity
 EXPORTS_VENV := .venv-exports
+DOCS_VENV := .venv-docs
 CONSTRAINTS := requirements/constraints.txt
 PINS := pyproject.toml $(CONSTRAINTS)
 # Compiling every module of TensorFlow and Ray takes half a minute; the few used compile themselves.
@@ -28,7 +29,7 @@ SCALE_ARGS ?=
 export CUDA_VISIBLE_DEVICES := -1
 export TF_CPP_MIN_LOG_LEVEL := 3
 
-.PHONY: help demo install test exports ray training-tests jobs s3 s3-server chaos lint format types check parity backends scale clean
+.PHONY: help demo install test docs docs-test exports ray training-tests jobs s3 s3-server chaos lint format types check parity backends scale clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -67,6 +68,18 @@ $(EXPORTS_VENV)/.installed: pyproject.toml requirements/exports.txt
 
 exports: $(EXPORTS_VENV)/.installed ## Open exports with the programs that they are for
 	$(EXPORTS_VENV)/bin/python -m pytest -m exports tests/exports $(PYTEST_ARGS)
+
+$(DOCS_VENV)/.installed: pyproject.toml $(CONSTRAINTS) requirements/docs.txt
+	$(PYTHON) -m venv $(DOCS_VENV)
+	$(DOCS_VENV)/bin/python -m pip install $(PIP_FLAGS) --constraint $(CONSTRAINTS) \
+		--requirement requirements/docs.txt
+	@touch $@
+
+docs: $(DOCS_VENV)/.installed ## Build the documentation site into site/; warnings are errors
+	$(DOCS_VENV)/bin/python -m mkdocs build --quiet
+
+docs-test: $(VENV)/.dev-installed ## Run the commands of README and docs
+	$(BIN)/python -m pytest -m docs tests/docs $(PYTEST_ARGS)
 
 ray: $(VENV)/.dev-installed ## Run shards on a Ray of this machine
 	$(BIN)/python -m pytest -m "ray and not chaos" tests/distributed $(PYTEST_ARGS)

@@ -38,9 +38,11 @@ class _Section(BaseModel):
 class ModelSettings(_Section):
     """Which segmenter runs, and how."""
 
+    #: Size of the model; `tiny` brings its weights, the published ones need `weights`.
     variant: Variant = "tiny"
     #: Checkpoint path or URI; None means the packaged weights, which only `tiny` has.
     weights: str | None = None
+    #: What Keras runs on.
     backend: Backend = "tensorflow"
     #: `strict` gives the reference's masks; `fast` may change them within published bounds.
     precision: Literal["strict", "fast"] = "strict"
@@ -148,6 +150,7 @@ class ImageSettings(_Section):
     limit: PositiveInt | None = None
     #: Keep a repeatable random subset of so many images (before `limit`).
     sample: PositiveInt | None = None
+    #: Another seed draws another sample.
     sample_seed: NonNegativeInt = 0
     #: Turn images upright as their EXIF orientation says.
     exif_orientation: bool = True
@@ -158,6 +161,7 @@ class ImageSettings(_Section):
 class OutputSettings(_Section):
     """Where results go."""
 
+    #: Folder or URI prefix.
     uri: str = ""
     #: Images per Parquet object, and so per commit.
     shard_size: PositiveInt = 128
@@ -168,6 +172,7 @@ class WorkerSettings(_Section):
 
     #: Model workers; None means one per GPU, or one where there is none.
     workers: PositiveInt | None = None
+    #: GPUs of a worker, also a fraction of one; None means one, or none where there is none.
     gpus_per_worker: Annotated[float, Field(ge=0.0)] | None = None
     #: Threads that fetch and decode ahead of the model, per worker.
     decode_threads: PositiveInt = 2
