@@ -39,7 +39,7 @@ def fit_from_checkpoint(
     settings: str = "",
     callbacks: Sequence[keras.callbacks.Callback] = (),
     **options: Any,
-) -> None:
+) -> Checkpoint:
     """Fit, going on where an earlier call with the same arguments was killed.
 
     Args:
@@ -52,15 +52,20 @@ def fit_from_checkpoint(
         callbacks: Further ones; they see a resumed epoch as two.
         **options: Further arguments of `fit`.
 
+    Returns:
+        The checkpoint of the end, with the whole training's history.
+
     Raises:
         ConfigError: If the checkpoint is of another training, or damaged.
     """
     checkpoint = Checkpoint(path, batches, every=every, settings=settings)
-    callbacks = [checkpoint, *callbacks]
     for callback in callbacks:
         # What is trainable in an epoch must be so before the optimizer is restored.
         if hasattr(callback, "prepare"):
             callback.prepare(trainer, checkpoint.stored_epoch())
+        if hasattr(callback, "follow"):
+            callback.follow(checkpoint)
+    callbacks = [checkpoint, *callbacks]
     epoch = checkpoint.restore(trainer)
     fit = {"callbacks": callbacks, "shuffle": False, **options}
     if batches.skipped and epoch < epochs:
@@ -69,6 +74,7 @@ def fit_from_checkpoint(
         batches.skipped = 0
     if epoch < epochs:
         trainer.fit(batches, initial_epoch=epoch, epochs=epochs, **fit)
+    return checkpoint
 
 
 class Checkpoint(keras.callbacks.Callback):
@@ -90,6 +96,8 @@ class Checkpoint(keras.callbacks.Callback):
         self._every = every
         self._settings = settings
         self._epoch = 0
+        #: What was measured in the epochs that are done, those before a kill included.
+        self.history: list[dict[str, float]] = []
         self._metrics: list[Any] | None = None
 
     def stored_epoch(self) -> int:
@@ -119,6 +127,7 @@ class Checkpoint(keras.callbacks.Callback):
             variable.assign(arrays[name])
         count = sum(name.startswith("metric/") for name in arrays)
         self._metrics = [arrays[f"metric/{i}"] for i in range(count)]
+        self.history = list(position["history"])
         self._batches.epoch = position["epoch"]
         self._batches.skipped = position["step"]
         return int(position["epoch"])
@@ -138,8 +147,9 @@ class Checkpoint(keras.callbacks.Callback):
         if step % self._every == 0:
             self._write(self._epoch, step)
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Write a checkpoint that goes on with the next epoch."""
+        self.history.append({name: float(value) for name, value in (logs or {}).items()})
         self._write(epoch + 1, 0)
 
     def _write(self, epoch: int, step: int) -> None:
@@ -147,7 +157,8 @@ class Checkpoint(keras.callbacks.Callback):
         arrays = {name: ops.convert_to_numpy(v) for name, v in _variables(trainer).items()}
         for i, variable in enumerate(trainer.metrics_variables):
             arrays[f"metric/{i}"] = ops.convert_to_numpy(variable)
-        position = {"epoch": epoch, "step": step, "settings": self._settings}
+        position: dict[str, Any] = {"epoch": epoch, "step": step, "settings": self._settings}
+        position["history"] = self.history
         arrays[_POSITION] = np.frombuffer(json.dumps(position).encode(), np.uint8)
         self._path.parent.mkdir(parents=True, exist_ok=True)
         partial = self._path.with_name(f".{self._path.name}.{os.getpid()}")

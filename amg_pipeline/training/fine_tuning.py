@@ -63,8 +63,12 @@ class ProgressiveUnfreezing(keras.callbacks.Callback):
 
     def prepare(self, trainer: Any, epoch: int) -> None:
         """Make trainable what is trained in an epoch."""
+        self.prepare_model(trainer.sam, epoch)
+
+    def prepare_model(self, sam: SAM, epoch: int) -> None:
+        """Make trainable of a model what is trained in an epoch."""
         blocks = [count for first, count in self._trained_blocks.items() if first <= epoch]
-        freeze_encoder(trainer.sam, trained_blocks=blocks[-1])
+        freeze_encoder(sam, trained_blocks=blocks[-1])
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
         """Unfreeze what joins in this epoch."""

@@ -1,0 +1,257 @@
+"""What `amg train` trains, on what, and how: a YAML file, validated."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from amg_pipeline.config.settings import Backend, Variant
+from amg_pipeline.errors import ConfigError
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+PositiveFraction = Annotated[float, Field(gt=0.0, le=1.0)]
+PositiveFloat = Annotated[float, Field(gt=0.0)]
+NonNegativeFloat = Annotated[float, Field(ge=0.0)]
+SourceFormat = Literal["coco", "sa1b", "run", "label-maps", "mask-folders", "labelme", "synthetic"]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class TrainedModelSettings(_Section):
+    """The model that the training starts from."""
+
+    variant: Variant = "tiny"
+    #: Checkpoint path or URI; None means the packaged weights, which only `tiny` has.
+    weights: str | None = None
+    backend: Backend = "tensorflow"
+    #: `mixed_bfloat16` for accelerators that have it.
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+
+
+class SourceSettings(_Section):
+    """Labelled images of one place."""
+
+    format: SourceFormat = "coco"
+    #: Folder or file of the annotations; of a run its output; for `synthetic` a number of scenes.
+    path: str | PositiveInt
+    #: Where the images are, where that is not beside the annotations.
+    images: str | None = None
+
+
+class DataSettings(_Section):
+    """What is trained on and what is measured on."""
+
+    train: Annotated[tuple[SourceSettings, ...], Field(min_length=1)]
+    #: Measured after each epoch; none by default.
+    valid: tuple[SourceSettings, ...] = ()
+
+
+class PromptSettings(_Section):
+    """What is asked of the model."""
+
+    #: Prompts of an image in one step.
+    per_image: PositiveInt = 16
+    #: Rounds of prompting; after the first, each adds a click where the mask is wrong.
+    rounds: Annotated[int, Field(ge=1, le=16)] = 3
+    #: Share of the prompts that are noisy boxes; the others are clicks.
+    box_share: Fraction = 0.2
+    #: Whether further rounds show the last mask; None: unless the model ignores mask prompts.
+    mask_prompts: bool | None = None
+    #: Masks of a smaller share of the image are not asked for.
+    min_area: Fraction = 0.0
+
+
+class AugmentationSettings(_Section):
+    """How views differ from their images; see `training.views.Augmentation`."""
+
+    mirrored: Fraction = 0.5
+    turned: Fraction = 0.24
+    cropped: Fraction = 0.6
+    least_crop: PositiveFraction = 0.4
+    oblong: Fraction = 0.5
+    least_zoom: PositiveFraction = 1.0
+    recoloured: Fraction = 1.0
+
+
+class FreezingSettings(_Section):
+    """Which part of the model is trained."""
+
+    #: Last blocks of the image encoder that are trained; or from which epoch on how many.
+    trained_blocks: NonNegativeInt | dict[NonNegativeInt, NonNegativeInt] = 0
+    #: Rank of adapters on the attention projections, which are then all that is trained; 0: none.
+    lora_rank: NonNegativeInt = 0
+    lora_where: Literal["all", "encoder", "decoder"] = "all"
+    #: Views of each image that are embedded once, where the encoder stays as it is; 0: none.
+    cached_views: NonNegativeInt = 6
+
+    @field_validator("trained_blocks")
+    @classmethod
+    def _check_blocks(cls, value: int | dict[int, int]) -> int | dict[int, int]:
+        if isinstance(value, dict) and 0 not in value:
+            raise ValueError("must say from epoch 0 on how many blocks are trained")
+        return value
+
+    @property
+    def is_encoder_fixed(self) -> bool:
+        """Whether embeddings stay what they are."""
+        if self.lora_rank:
+            return self.lora_where == "decoder"
+        blocks = self.trained_blocks
+        return not any(blocks.values()) if isinstance(blocks, dict) else blocks == 0
+
+
+class OptimizationSettings(_Section):
+    """AdamW, its learning rate, and how long."""
+
+    epochs: PositiveInt = 10
+    #: Steps of an epoch; one pass over the images by default.
+    steps_per_epoch: PositiveInt | None = None
+    #: Images of a step.
+    batch_size: PositiveInt = 4
+    learning_rate: PositiveFloat = 5e-4
+    #: Steps in which the learning rate rises.
+    warm_up_steps: PositiveInt = 20
+    #: Share of the steps, at the end, in which it falls to zero.
+    cool_down: Fraction = 0.5
+    weight_decay: NonNegativeFloat = 0.01
+    #: Greatest norm of all gradients together; 0 for any.
+    clip_norm: NonNegativeFloat = 1.0
+    #: Ratio of an encoder block's learning rate to the next one's.
+    layer_decay: PositiveFraction = 1.0
+    seed: NonNegativeInt = 0
+    #: Whether XLA compiles the step: minutes at first, faster steps then.
+    xla: bool = True
+
+
+class TrainConfig(_Section):
+    """All settings of one training."""
+
+    model: TrainedModelSettings = TrainedModelSettings()
+    data: DataSettings
+    prompts: PromptSettings = PromptSettings()
+    augmentation: AugmentationSettings | None = AugmentationSettings()
+    freezing: FreezingSettings = FreezingSettings()
+    optimization: OptimizationSettings = OptimizationSettings()
+    #: Folder of the weights, checkpoint, log and curves.
+    output: str
+    #: Steps between checkpoints; what a kill costs at most.
+    checkpoint_steps: PositiveInt = 50
+    #: Whether a log for TensorBoard is written.
+    tensorboard: bool = False
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if "://" in self.output:
+            raise ValueError(f"output must be a folder of this machine. Received: {self.output}")
+        return self
+
+    def dependencies(self) -> dict[str, Any]:
+        """Give what the trained weights depend on."""
+        return self.model_dump(exclude={"output", "checkpoint_steps", "tensorboard"})
+
+
+def load_train_config(document: str, *, overrides: Iterable[str] = ()) -> TrainConfig:
+    """Read and check a training's settings.
+
+    Args:
+        document: YAML text.
+        overrides: `key=value` or `section.key=value`, the value in YAML; they win.
+
+    Raises:
+        ConfigError: If the YAML is no mapping, a key is unknown or a value is out of range.
+    """
+    settings = _parsed(document, "The configuration")
+    if not isinstance(settings, dict):
+        raise ConfigError(
+            "The configuration must be a YAML mapping with "
+            f"{', '.join(TrainConfig.model_fields)}. Received: {type(settings).__name__}"
+        )
+    for override in overrides:
+        name, separator, text = override.partition("=")
+        if not separator or not name.strip():
+            raise ConfigError(
+                "An override must look like section.key=value, e.g. optimization.epochs=5. "
+                f"Received: {override!r}"
+            )
+        _set(settings, name.strip().split("."), _parsed(text, f"The value of {name}"))
+    try:
+        return TrainConfig.model_validate(settings)
+    except ValidationError as error:
+        raise ConfigError(_first_fault(error)) from error
+
+
+def _parsed(text: str, what: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{what} must be valid YAML. Received: {reason}") from error
+
+
+def _set(settings: dict[str, Any], path: list[str], value: Any) -> None:
+    section = settings
+    for name in path[:-1]:
+        inner = section.get(name)
+        if not isinstance(inner, dict):
+            inner = section[name] = {}
+        section = inner
+    section[path[-1]] = value
+
+
+def _first_fault(error: ValidationError) -> str:
+    fault = error.errors(include_url=False)[0]
+    path = [str(part) for part in fault["loc"]]
+    name = ".".join(path)
+    if fault["type"] == "extra_forbidden":
+        nearest = difflib.get_close_matches(name, _names(path), n=1, cutoff=0.0)
+        return f"Unknown setting {name}. Did you mean {nearest[0]}?"
+    message = fault["msg"].removeprefix("Value error, ")
+    if fault["type"] in ("value_error", "missing"):
+        return f"{name or 'configuration'}: {message}."
+    return f"{name}: {message}. Received: {fault['input']!r}"
+
+
+def _names(path: list[str]) -> list[str]:
+    """List the settings that an unknown one may mean: those beside it, and of its last name."""
+    known = dict(_fields(TrainConfig))
+    same = [".".join(p) for p in known if p[-1] == path[-1]]
+    # Places in a list have numbers, which no field has.
+    above = tuple(part for part in path[:-1] if not part.isdigit())
+    beside = [
+        ".".join([*path[:-1], p[-1]]) for p in known if p[:-1] == above and len(p) == len(above) + 1
+    ]
+    return same or beside or [".".join(p) for p in known]
+
+
+def _fields(section: type[BaseModel], above: tuple[str, ...] = ()) -> Iterable[tuple[Any, Any]]:
+    for name, field in section.model_fields.items():
+        yield (*above, name), field
+        for inner in _sections_in(field.annotation):
+            yield from _fields(inner, (*above, name))
+
+
+def _sections_in(annotation: Any) -> Iterable[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in getattr(annotation, "__args__", ()):
+        yield from _sections_in(part)
+
+
+def settings_text(settings: Mapping[str, Any]) -> str:
+    """Write settings so that equal ones are equal text."""
+    return yaml.safe_dump(dict(settings), sort_keys=True)

@@ -1,0 +1,32 @@
+"""A training in a process of its own: `python -m tests.training.killable_training OUTPUT`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from amg_pipeline.sam import SAM
+from amg_pipeline.training.runs import run_training
+from amg_pipeline.training.settings import TrainConfig, load_train_config
+from tests.training.small_preset import SMALL
+
+#: Everything that has a state: two parts that join later, rounds, augmentation, a schedule.
+CONFIG = """
+data:
+  train: [{format: synthetic, path: 5}]
+  valid: [{format: synthetic, path: 2}]
+prompts: {per_image: 2, rounds: 2}
+freezing: {trained_blocks: {0: 0, 2: 1}, cached_views: 0}
+optimization:
+  {epochs: 3, batch_size: 2, steps_per_epoch: 7, learning_rate: 0.01, layer_decay: 0.5, xla: false}
+checkpoint_steps: 3
+"""
+
+
+def build(_config: TrainConfig) -> SAM:
+    return SAM.from_preset(SMALL)
+
+
+if __name__ == "__main__":
+    output = Path(sys.argv[1])
+    run_training(load_train_config(CONFIG, overrides=[f"output={output}"]), sys.stderr, build=build)

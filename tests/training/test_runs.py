@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from amg_pipeline.errors import ConfigError
+from amg_pipeline.sam import SAM
+from amg_pipeline.sam.weights import load_weights
+from amg_pipeline.training.runs import make_model, run_training
+from amg_pipeline.training.settings import load_train_config
+from tests.sam.small_sam import as_arrays
+from tests.training.killable_training import CONFIG, build
+from tests.training.small_preset import SMALL
+
+
+def weights_of(output: Path) -> list[np.ndarray]:
+    sam = SAM.from_preset(SMALL)
+    load_weights(sam, str(output / "weights.safetensors"))
+    return as_arrays(sam.variables)
+
+
+def start(output: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.training.killable_training", str(output)],
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+
+
+def kill_at(output: Path, epoch: int, step: int) -> None:
+    """Kill a training as soon as its checkpoint is at least so far."""
+    process = start(output)
+    try:
+        while process.poll() is None:
+            time.sleep(0.02)
+            if position_of(output) >= (epoch, step):
+                process.kill()
+                break
+    finally:
+        process.kill()
+        _, said = process.communicate()
+    assert process.returncode == -9, said.decode()[-2000:]
+
+
+def position_of(output: Path) -> tuple[int, int]:
+    try:
+        with np.load(output / "checkpoint.npz") as file:
+            position = json.loads(bytes(file["position"]))
+    except FileNotFoundError:
+        return -1, -1
+    return position["epoch"], position["step"]
+
+
+@pytest.mark.training
+def test_a_killed_training_ends_with_the_weights_of_an_unbroken_one(tmp_path: Path) -> None:
+    unbroken, killed = tmp_path / "unbroken", tmp_path / "killed"
+    assert start(unbroken).wait(200) == 0
+    kill_at(killed, 0, 3)  # within an epoch
+    kill_at(killed, 2, 3)  # after a part has joined
+    left = position_of(killed)
+    assert start(killed).wait(200) == 0
+    assert (2, 3) <= left < (3, 0)
+    for mine, other in zip(weights_of(killed), weights_of(unbroken), strict=True):
+        np.testing.assert_allclose(mine, other, rtol=1e-6, atol=1e-7)
+    first, second = (folder / "log.csv" for folder in (killed, unbroken))
+    logs = [np.genfromtxt(path, delimiter=",", names=True).tolist() for path in (first, second)]
+    np.testing.assert_allclose(*logs, rtol=1e-4)
+    assert (killed / "curves.svg").read_text().startswith("<svg")
+
+
+@pytest.mark.training
+@pytest.mark.parametrize("change", ["optimization.learning_rate=0.02", "data.train.0.path=4"])
+def test_a_checkpoint_of_other_settings_is_refused(tmp_path: Path, change: str) -> None:
+    short = ["optimization.epochs=1", "optimization.steps_per_epoch=1", f"output={tmp_path}"]
+    run_training(load_train_config(CONFIG, overrides=short), io.StringIO(), build=build)
+    if "data" in change:
+        change = 'data={"train": [{"format": "synthetic", "path": 4}]}'
+    other = load_train_config(CONFIG, overrides=[*short, change])
+    with pytest.raises(ConfigError, match=r"checkpoint.*settings"):
+        run_training(other, io.StringIO(), build=build)
+
+
+def test_published_sizes_need_weights() -> None:
+    config = load_train_config(CONFIG, overrides=["output=x", "model.variant=vit_b"])
+    with pytest.raises(ConfigError, match="vit_b"):
+        make_model(config)
