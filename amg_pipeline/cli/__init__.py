@@ -24,6 +24,7 @@ from amg_pipeline.cli.evaluate import evaluate
 from amg_pipeline.cli.export import export
 from amg_pipeline.cli.refilter import refilter
 from amg_pipeline.cli.runs import demo, plan, report, run, status, verify
+from amg_pipeline.cli.train import train
 from amg_pipeline.cli.weights import weights
 from amg_pipeline.errors import AmgPipelineError, ConfigError, JobIncompleteError, WeightsError
 from amg_pipeline.telemetry import configure_logging
@@ -41,7 +42,7 @@ def app() -> None:
     """Automatic mask generation: every mask a Segment Anything Model finds, as Parquet."""
 
 
-for command in (demo, plan, run, status, verify, report, export, evaluate, refilter, weights):
+for command in (demo, plan, run, status, verify, report, export, evaluate, refilter, train, weights):
     app.add_command(command)
 
 
