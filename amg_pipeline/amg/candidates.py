@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from amg_pipeline.amg.boxes import boxes_to_image_frame
+from amg_pipeline.amg.kept_masks import KeptMasks
 from amg_pipeline.amg.nms import suppress_boxes, suppress_masks
-from amg_pipeline.amg.packed_masks import PackedMask, shift_mask
 from amg_pipeline.config import AmgSettings
 from amg_pipeline.records import CropBox
 
@@ -32,7 +32,7 @@ class Candidates:
     stability_score: NDArray[np.float32]
     boxes_xyxy: NDArray[np.int64]
     points: NDArray[np.float64]
-    masks: tuple[PackedMask, ...]
+    masks: KeptMasks
     crops: tuple[CropBox, ...]
 
     def __len__(self) -> int:
@@ -45,7 +45,7 @@ class Candidates:
             stability_score=self.stability_score[indices],
             boxes_xyxy=self.boxes_xyxy[indices],
             points=self.points[indices],
-            masks=tuple(self.masks[i] for i in indices),
+            masks=self.masks.take(indices),
             crops=tuple(self.crops[i] for i in indices),
         )
 
@@ -56,7 +56,7 @@ class Candidates:
             stability_score=self.stability_score,
             boxes_xyxy=boxes_to_image_frame(self.boxes_xyxy, crop),
             points=self.points + np.array([crop.x0, crop.y0]),
-            masks=tuple(shift_mask(mask, dx=crop.x0, dy=crop.y0) for mask in self.masks),
+            masks=self.masks.shifted(dx=crop.x0, dy=crop.y0),
             crops=self.crops,
         )
 
@@ -78,6 +78,6 @@ def concatenate_candidates(parts: Sequence[Candidates]) -> Candidates:
         ),
         boxes_xyxy=np.concatenate([np.empty((0, 4), np.int64), *(p.boxes_xyxy for p in parts)]),
         points=np.concatenate([np.empty((0, 2)), *(p.points for p in parts)]),
-        masks=tuple(mask for part in parts for mask in part.masks),
+        masks=KeptMasks.joined([part.masks for part in parts]),
         crops=tuple(crop for part in parts for crop in part.crops),
     )

@@ -20,6 +20,7 @@ from amg_pipeline.amg.boxes import is_box_near_crop_edge
 from amg_pipeline.amg.candidates import Candidates, concatenate_candidates
 from amg_pipeline.amg.crops import generate_crop_boxes
 from amg_pipeline.amg.found_masks import FoundMasks
+from amg_pipeline.amg.kept_masks import KeptMasks
 from amg_pipeline.amg.packed_masks import crop_packed
 from amg_pipeline.amg.point_grid import (
     RegionOfInterest,
@@ -227,7 +228,7 @@ class AutomaticMaskGenerator:
             stability_score=stability[kept],
             boxes_xyxy=batch.boxes_xyxy[kept],
             points=points[kept],
-            masks=tuple(crop_packed(batch.packed[i], batch.boxes_xyxy[i]) for i in kept),
+            masks=KeptMasks(crop_packed(batch.packed[i], batch.boxes_xyxy[i]) for i in kept),
             crops=(crop,) * len(kept),
         )
 

@@ -14,6 +14,7 @@ from scipy import ndimage
 
 from amg_pipeline.amg.boxes import mask_to_box
 from amg_pipeline.amg.candidates import Candidates
+from amg_pipeline.amg.kept_masks import KeptMasks
 from amg_pipeline.amg.packed_masks import PackedMask, pack_mask, unpack_window
 from amg_pipeline.config import AmgSettings
 
@@ -44,13 +45,15 @@ def remove_small_regions(
         for mask, box in zip(candidates.masks, candidates.boxes_xyxy, strict=True)
     ]
     boxes = candidates.boxes_xyxy.copy()
-    masks = list(candidates.masks)
-    scores = np.ones(len(masks), np.float32)
+    scores = np.ones(len(candidates), np.float32)
     for index, new in enumerate(cleaned):
         if new is not None:
             # Masks that needed no cleaning win over those that did.
-            masks[index], boxes[index], scores[index] = *new, 0.0
-    updated = replace(candidates, masks=tuple(masks), boxes_xyxy=boxes)
+            boxes[index], scores[index] = new[1], 0.0
+    masks = KeptMasks(
+        candidates.masks[index] if new is None else new[0] for index, new in enumerate(cleaned)
+    )
+    updated = replace(candidates, masks=masks, boxes_xyxy=boxes)
     threshold = max(settings.box_nms_thresh, settings.crop_nms_thresh)
     return updated.suppress(scores, threshold=threshold, settings=settings)
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from amg_pipeline.amg.candidates import Candidates, concatenate_candidates
 from amg_pipeline.amg.found_masks import FoundMasks
+from amg_pipeline.amg.kept_masks import KeptMasks
 from amg_pipeline.amg.packed_masks import PackedMask, pack_mask
 from amg_pipeline.amg.rle import decode_window
 from amg_pipeline.amg.scores import crop_scores, passes_predicted_iou, passes_stability
@@ -43,7 +44,7 @@ def to_candidates(records: Sequence[MaskRecord]) -> Candidates:
         stability_score=np.array([record.stability_score for record in records], np.float32),
         boxes_xyxy=np.array([record.box_xyxy for record in records], np.int64).reshape(-1, 4),
         points=np.array([record.point_coords for record in records], np.float64).reshape(-1, 2),
-        masks=tuple(map(_pack, records)),
+        masks=KeptMasks(map(_pack, records)),
         crops=tuple(record.crop_box for record in records),
     )
 

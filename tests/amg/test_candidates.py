@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 
 from amg_pipeline.amg.candidates import Candidates, concatenate_candidates
+from amg_pipeline.amg.kept_masks import KeptMasks
 from amg_pipeline.amg.packed_masks import pack_mask, unpack_window
 from amg_pipeline.config import AmgSettings
 from amg_pipeline.records import CropBox
@@ -17,7 +18,7 @@ def squares(*sides: int) -> Candidates:
         stability_score=np.ones(len(sides), np.float32),
         boxes_xyxy=np.array([[0, 0, side - 1, side - 1] for side in sides]),
         points=np.array([[side / 2, side / 2] for side in sides]),
-        masks=tuple(pack_mask(np.ones((side, side), bool)) for side in sides),
+        masks=KeptMasks(pack_mask(np.ones((side, side), bool)) for side in sides),
         crops=(CROP,) * len(sides),
     )
 

@@ -8,6 +8,7 @@ from hypothesis.extra import numpy as hnp
 
 from amg_pipeline.amg.boxes import mask_to_box
 from amg_pipeline.amg.candidates import Candidates
+from amg_pipeline.amg.kept_masks import KeptMasks
 from amg_pipeline.amg.packed_masks import pack_mask, unpack_window
 from amg_pipeline.amg.regions import drop_small_islands, fill_small_holes, remove_small_regions
 from amg_pipeline.config import AmgSettings
@@ -26,7 +27,7 @@ def candidates_of(*masks: np.ndarray) -> Candidates:
         stability_score=np.full(num_masks, 0.97, np.float32),
         boxes_xyxy=np.array([mask_to_box(mask) for mask in masks]),
         points=np.arange(2.0 * num_masks).reshape(-1, 2),
-        masks=tuple(pack_mask(mask) for mask in masks),
+        masks=KeptMasks(pack_mask(mask) for mask in masks),
         crops=(CropBox(0, 0, width, height, layer=0),) * num_masks,
     )
 
