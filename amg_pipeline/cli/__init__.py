@@ -23,7 +23,8 @@ from amg_pipeline import __version__
 from amg_pipeline.cli.evaluate import evaluate
 from amg_pipeline.cli.export import export
 from amg_pipeline.cli.refilter import refilter
-from amg_pipeline.cli.runs import demo, plan, report, run, status, verify
+from amg_pipeline.cli.report import report
+from amg_pipeline.cli.runs import demo, plan, run, status, verify
 from amg_pipeline.cli.train import train
 from amg_pipeline.cli.weights import weights
 from amg_pipeline.errors import AmgPipelineError, ConfigError, JobIncompleteError, WeightsError

@@ -1,4 +1,4 @@
-"""The commands about runs: demo, plan, run, status, verify, report."""
+"""The commands about runs: demo, plan, run, status, verify."""
 
 from __future__ import annotations
 
@@ -110,17 +110,6 @@ def verify(output: str) -> None:
     click.echo(f"{done} of {stored.num_shards} committed and sound")
 
 
-@click.command(short_help="Write a page with the photos and their masks.")
-@click.argument("output")
-@click.argument("dest", type=click.Path(file_okay=False, path_type=Path))
-@click.option("--limit", type=click.IntRange(min=0), default=100, help="The most photos to show.")
-def report(output: str, dest: Path, limit: int) -> None:
-    """Write a page to DEST with the totals of OUTPUT and its photos with their masks."""
-    from amg_pipeline.report.run_report import write_run_report
-
-    click.echo(write_run_report(output, dest, title=f"Masks of {redact(output)}", limit=limit))
-
-
 @click.command(short_help="Masks of the sample photos, and a page to look at.")
 @click.argument("out", type=click.Path(file_okay=False, path_type=Path), default="amg-demo")
 @click.option("--force", is_flag=True, help="Start afresh where another version left a demo.")
@@ -139,9 +128,9 @@ def demo(out: Path, force: bool) -> None:
     }
     made = make_plan(load_config(settings=settings), package_version=__version__, force=force)
     outcome = _run(find_work(made))
-    page = write_run_report(run_uri, out / "report", title="Masks of the sample photos")
+    report = write_run_report(run_uri, str(out / "report"), title="Masks of the sample photos")
     click.echo(f"Parquet: {out / 'run' / 'masks'}")
-    click.echo(f"page:    {page.resolve().as_uri()}")
+    click.echo(f"page:    {Path(report.page).as_uri()}")
     _finish(made, outcome)
 
 

@@ -1,23 +1,22 @@
 """Masks drawn over their photo: a coloured fill and an outline for each, the largest lowest.
 
-A mask here is a row's dict as the mask table stores it; only `counts` and `area` are read. Colours
-depend on a mask's place in its row alone, so that the same row always gives the same picture.
+Colours depend on a mask's place in the order of drawing alone, so that the same row always gives
+the same picture, and a page's script draws in the same colours.
 """
 
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from amg_pipeline.amg.rle import decode_mask, rle_from_coco
+from amg_pipeline.report.sampled_masks import SampledMask
 
 #: Share of the colour in a filled pixel; the rest is the photo.
-FILL_OPACITY = 0.45
+FILL_OPACITY = 0.38
 #: The same on an outline.
 OUTLINE_OPACITY = 0.95
 #: Outline width as a share of the picture's long side; at least one pixel.
@@ -41,62 +40,54 @@ def mask_colours(count: int) -> NDArray[np.uint8]:
     return np.round(255.0 * np.array(colours).reshape(count, 3)).astype(np.uint8)
 
 
-def draw_masks(
-    pixels: NDArray[np.uint8],
-    masks: Sequence[Mapping[str, Any]],
-    *,
-    max_side: int | None = None,
-) -> NDArray[np.uint8]:
-    """Draw the masks of one image over its pixels.
+def draw_masks(photo: NDArray[np.uint8], masks: Sequence[SampledMask]) -> NDArray[np.uint8]:
+    """Draw masks over a picture.
 
-    Where masks overlap, the smallest shows, since a part usually lies on its whole.
+    Where masks overlap, the last shows: the smallest, since a part usually lies on its whole.
 
     Args:
-        pixels: The image, uint8 `(height, width, 3)` RGB, in the frame of the masks.
-        masks: Rows of the mask table: COCO `counts` of size `(height, width)`, and `area`.
-        max_side: Shrink the picture so that its long side has at most this many pixels.
+        photo: The picture, uint8 `(height, width, 3)` RGB.
+        masks: As `sample_masks` gives them for a picture of that size.
 
     Returns:
-        The picture, uint8 RGB; a new array.
-
-    Raises:
-        StorageError: If a mask's `counts` do not fill an image of that size.
+        Another picture, uint8 RGB.
     """
-    height, width = pixels.shape[:2]
-    photo = shrink(pixels, max_side=max_side)
-    # Nearest source pixel of each picture pixel: masks are sampled, never blurred.
-    rows = _nearest(photo.shape[0], height)
-    columns = _nearest(photo.shape[1], width)
     owner = np.full(photo.shape[:2], -1, np.int32)
     outline = np.zeros(photo.shape[:2], np.bool_)
     thickness = max(1, round(max(photo.shape[:2]) * OUTLINE_WIDTH))
-    for index in sorted(range(len(masks)), key=lambda i: (-masks[i]["area"], i)):
-        rle = rle_from_coco({"size": (height, width), "counts": masks[index]["counts"]})
-        mask = decode_mask(rle)[np.ix_(rows, columns)]
-        owner[mask] = index
-        outline[mask] = _border(mask, thickness=thickness)[mask]
+    for number, mask in enumerate(masks):
+        owner[mask.slices][mask.pixels] = number
+        border = _border(mask, photo.shape[:2], thickness=thickness)
+        outline[mask.slices][mask.pixels] = border[mask.pixels]
     return _blend(photo, owner, outline, mask_colours(len(masks)))
 
 
-def shrink(pixels: NDArray[np.uint8], *, max_side: int | None) -> NDArray[np.uint8]:
+def picture_size(width: int, height: int, *, max_side: int) -> tuple[int, int]:
+    """Give the width and height of an image that is shrunk to a long side of `max_side` pixels."""
+    scale = min(1.0, max_side / max(width, height, 1))
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def shrink(pixels: NDArray[np.uint8], *, max_side: int) -> NDArray[np.uint8]:
     """Shrink an image until its long side has at most `max_side` pixels; never enlarge it."""
     height, width = pixels.shape[:2]
-    if max_side is None or max(height, width) <= max_side:
+    size = picture_size(width, height, max_side=max_side)
+    if size == (width, height):
         return pixels
-    scale = max_side / max(height, width)
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
     return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
 
 
-def _nearest(count: int, source: int) -> NDArray[np.intp]:
-    """Index of the source pixel below the centre of each of `count` pixels."""
-    centres = (np.arange(count) + 0.5) * (source / count)
-    return np.minimum(centres.astype(np.intp), source - 1)
-
-
-def _border(mask: NDArray[np.bool_], *, thickness: int) -> NDArray[np.bool_]:
+def _border(mask: SampledMask, picture_hw: tuple[int, ...], *, thickness: int) -> NDArray[np.bool_]:
     """Pixels of a mask within `thickness` steps of its outside; the picture's edge is no border."""
-    inner = mask.copy()
+    bottom, right = (part.stop for part in mask.slices)
+    is_edge = ((mask.top == 0, bottom == picture_hw[0]), (mask.left == 0, right == picture_hw[1]))
+    inner = mask.pixels
+    for axis in (0, 1):
+        for side in (0, 1):
+            pad = [(0, 0), (0, 0)]
+            pad[axis] = (thickness, 0) if side == 0 else (0, thickness)
+            # What goes on beyond the picture has no border there.
+            inner = np.pad(inner, pad, mode="edge" if is_edge[axis][side] else "constant")
     for _ in range(thickness):
         shrunk = inner.copy()
         shrunk[1:] &= inner[:-1]
@@ -104,7 +95,7 @@ def _border(mask: NDArray[np.bool_], *, thickness: int) -> NDArray[np.bool_]:
         shrunk[:, 1:] &= inner[:, :-1]
         shrunk[:, :-1] &= inner[:, 1:]
         inner = shrunk
-    border: NDArray[np.bool_] = mask & ~inner
+    border: NDArray[np.bool_] = mask.pixels & ~inner[thickness:-thickness, thickness:-thickness]
     return border
 
 
@@ -114,14 +105,19 @@ def _blend(
     outline: NDArray[np.bool_],
     colours: NDArray[np.uint8],
 ) -> NDArray[np.uint8]:
-    covered = owner >= 0
-    picture = photo.copy()
-    if not covered.any():
-        return picture
-    opacity = np.where(outline[covered], OUTLINE_OPACITY, FILL_OPACITY)[:, None]
-    colour = colours[owner[covered]].astype(np.float64)
+    # One row for what no mask covers, then a fill and an outline for each mask. Shares of 256 keep
+    # a picture of megapixels in 16-bit integers.
+    fills = colours.astype(np.float64)
     # Outlines are lighter than fills, so that they stand out on both of them and on the photo.
-    colour = np.where(outline[covered][:, None], 0.55 * colour + 0.45 * 255.0, colour)
-    mixed = (1.0 - opacity) * photo[covered] + opacity * colour
-    picture[covered] = np.round(mixed).astype(np.uint8)
+    outlines = 0.55 * fills + 0.45 * 255.0
+    shares = np.array([round(256 * FILL_OPACITY), round(256 * OUTLINE_OPACITY)], np.uint16)
+    added = np.stack([fills, outlines], axis=1) * shares[:, None]
+    added = np.concatenate([np.zeros((2, 3)), added.reshape(-1, 3)]).round().astype(np.uint16)
+    kept = 256 - np.concatenate([np.zeros(2, np.uint16), np.tile(shares, len(colours))])
+    which = 2 * (owner + 1) + outline
+    mixed = photo.astype(np.uint16)
+    mixed *= kept[which][..., None]
+    mixed += added[which]
+    mixed += 128
+    picture: NDArray[np.uint8] = (mixed >> 8).astype(np.uint8)
     return picture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,8 +13,6 @@ from amg_pipeline.shard_runner import MaskGenerator
 from tests.cli.conftest import Amg
 from tests.photo_runs import write_photo
 
-pytestmark = pytest.mark.usefixtures("fake_model")
-
 UseGenerator = Callable[[MaskGenerator], None]
 
 pytestmark = pytest.mark.usefixtures("fake_model")
@@ -23,12 +22,59 @@ def test_report_writes_a_page(amg: Amg, half_done: Path, tmp_path: Path) -> None
     ended = amg("report", half_done, tmp_path / "page", "--limit", 2)
 
     page = tmp_path / "page" / "index.html"
-    assert ended.code == 0
-    assert ended.out == f"{page}\n"
+    assert ended.code == 0, ended.err
+    assert ended.out.splitlines()[0] == "note: the run is not finished, 2 of 4 shards are"
+    assert re.fullmatch(
+        r"4 images, \d+ masks \(0 left out by filters\), 1 failed images; page: (.*)",
+        ended.last_line,
+    )
+    assert ended.last_line.endswith(f"page: {page}")
     text = page.read_text(encoding="utf-8")
     assert f"Masks of {half_done}" in text
-    assert "2 more images not shown here" in text
-    assert len(list((tmp_path / "page" / "images").glob("*-masks.jpg"))) == 1
+    assert "2 images of 3 in each section" in text
+    assert list((tmp_path / "page" / "images").glob("*-masks.js"))
+
+
+def test_report_takes_a_title_and_filters(
+    amg: Amg, half_done: Path, photos: Path, tmp_path: Path
+) -> None:
+    (photos / "000.png").unlink()
+
+    ended = amg(
+        "report",
+        half_done,
+        tmp_path / "page",
+        *("--title", "My <run>", "--images", "000.png", "--top-k", 1),
+    )
+
+    assert ended.out.splitlines()[1].startswith("note: 1 of 1 images in the gallery cannot be")
+    assert ended.last_line.startswith("1 images, 1 masks (")
+    text = (tmp_path / "page" / "index.html").read_text(encoding="utf-8")
+    assert "<h1>My &lt;run&gt;</h1>" in text
+    assert "Filtered: top k 1, images 000.png" in text
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        pytest.param(["OUTPUT", "OUTPUT"], id="dest-in-use"),
+        pytest.param(["NEW", "NEW"], id="no-run"),
+        pytest.param(["OUTPUT", "NEW", "--min-iou", "7"], id="range"),
+        pytest.param(["OUTPUT", "NEW", "--limit", "-1"], id="limit"),
+        pytest.param(["OUTPUT", "nope://x"], id="scheme"),
+    ],
+)
+def test_report_with_wrong_usage_touches_nothing(
+    amg: Amg, half_done: Path, tmp_path: Path, words: list[str]
+) -> None:
+    before = sorted(half_done.rglob("*"))
+    places = {"OUTPUT": half_done, "NEW": tmp_path / "new"}
+
+    ended = amg("report", *(places.get(word, word) for word in words))
+
+    assert ended.code == 2, ended.err
+    assert not (tmp_path / "new").exists()
+    assert sorted(half_done.rglob("*")) == before
 
 
 def test_report_to_a_place_that_cannot_be_written_is_one_line(
