@@ -18,10 +18,10 @@ from amg_pipeline.errors import ConfigError
 from amg_pipeline.storage.uris import redact, scheme_of
 
 S3_SCHEMES = ("s3", "s3a")
-_GOOGLE_SCHEMES = ("gs", "gcs")
+GOOGLE_SCHEMES = ("gs", "gcs")
 _AZURE_SCHEMES = ("az", "abfs", "abfss")
 #: The extra of this package that brings a scheme's file system.
-_EXTRAS = {**dict.fromkeys(_GOOGLE_SCHEMES, "gcs"), **dict.fromkeys(_AZURE_SCHEMES, "azure")}
+_EXTRAS = {**dict.fromkeys(GOOGLE_SCHEMES, "gcs"), **dict.fromkeys(_AZURE_SCHEMES, "azure")}
 #: More than the threads of any worker; botocore's own 10 would make them wait for each other.
 _CONNECTIONS = 64
 _YES = ("1", "true", "yes", "on")
@@ -44,7 +44,7 @@ def configure_stores(settings: StorageSettings) -> None:
         )
     }
     if settings.anonymous:
-        ours |= {scheme: {"token": "anon"} for scheme in _GOOGLE_SCHEMES}
+        ours |= {scheme: {"token": "anon"} for scheme in GOOGLE_SCHEMES}
         ours |= {scheme: {"anon": True} for scheme in _AZURE_SCHEMES}
     conf = fsspec.config.conf
     for scheme in {*conf, *ours}:
@@ -102,7 +102,7 @@ def _options(scheme: str) -> dict[str, Any]:
     """
     if scheme in S3_SCHEMES:
         return _s3_options()
-    if scheme in _GOOGLE_SCHEMES:
+    if scheme in GOOGLE_SCHEMES:
         return {"use_listings_cache": False, "requests_timeout": _current.request_timeout_seconds}
     if scheme in _AZURE_SCHEMES:
         return {

@@ -9,9 +9,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from amg_pipeline.storage.connections import open_filesystem
+from amg_pipeline.storage.connections import GOOGLE_SCHEMES, open_filesystem
+from amg_pipeline.storage.content_types import content_type_of
 from amg_pipeline.storage.local_files import Child, RetriedCall
-from amg_pipeline.storage.uris import join_uri
+from amg_pipeline.storage.uris import join_uri, scheme_of
 
 #: How file systems name the time of an object.
 _TIMES = ("mtime", "last_modified", "LastModified", "created")
@@ -52,7 +53,10 @@ class RemoteFiles:
 
     def put(self, key: str, data: bytes) -> None:
         """Write an object by one request; never as a stream, which a crash would cut short."""
-        self._filesystem.pipe_file(self._path(key), data)
+        kind = content_type_of(self._path(key))
+        takes_type = scheme_of(self.root) in GOOGLE_SCHEMES
+        told = {"content_type": kind} if kind and takes_type else {}
+        self._filesystem.pipe_file(self._path(key), data, **told)
 
     @contextmanager
     def stream(self, key: str, retry: RetriedCall) -> Iterator[BinaryIO]:

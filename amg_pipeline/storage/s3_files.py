@@ -20,6 +20,7 @@ from fsspec.asyn import sync
 
 from amg_pipeline.errors import StorageError
 from amg_pipeline.storage.connections import request_timeout_s
+from amg_pipeline.storage.content_types import content_type_of
 from amg_pipeline.storage.faults import DamagedBodyError
 from amg_pipeline.storage.local_files import Child, RetriedCall
 from amg_pipeline.storage.remote_files import RemoteFiles
@@ -73,7 +74,9 @@ class S3Files(RemoteFiles):
 
     def put(self, key: str, data: bytes) -> None:
         """Write an object by one request, up to S3's limit of 5 GB."""
-        self._call("put_object", Key=self._key(key), Body=data)
+        kind = content_type_of(self._key(key))
+        told = {"ContentType": kind} if kind else {}
+        self._call("put_object", Key=self._key(key), Body=data, **told)
 
     def upload(self, key: str, path: str, retry: RetriedCall) -> None:
         """Make an object of a local file, in parts that are tried again one by one.
