@@ -10,6 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PARITY_VENV := .venv-parity
 EXPORTS_VENV := .venv-exports
+BENCH_VENV := .venv-bench
 DOCS_VENV := .venv-docs
 CONSTRAINTS := requirements/constraints.txt
 PINS := pyproject.toml $(CONSTRAINTS)
@@ -24,12 +25,13 @@ TEST_WORKERS ?= 2
 PARITY_ARGS ?=
 BACKENDS_ARGS ?=
 SCALE_ARGS ?=
+BENCH_ARGS ?=
 
 # Models run on the CPU in these targets, whatever the machine has.
 export CUDA_VISIBLE_DEVICES := -1
 export TF_CPP_MIN_LOG_LEVEL := 3
 
-.PHONY: help demo install test docs docs-test exports ray training-tests jobs s3 s3-server chaos lint format types check parity backends scale clean
+.PHONY: help demo install test docs docs-test exports ray training-tests jobs s3 s3-server chaos lint format types check parity backends scale bench work clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -76,7 +78,7 @@ $(DOCS_VENV)/.installed: pyproject.toml $(CONSTRAINTS) requirements/docs.txt
 	@touch $@
 
 docs: $(DOCS_VENV)/.installed ## Build the documentation site into site/; warnings are errors
-	$(DOCS_VENV)/bin/python -m mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/python -m mkdocs build --quiet
 
 docs-test: $(VENV)/.dev-installed ## Run the commands of README and docs
 	$(BIN)/python -m pytest -m docs tests/docs $(PYTEST_ARGS)
@@ -137,6 +139,20 @@ backends: $(PARITY_VENV)/.installed ## Compare the JAX and PyTorch backends with
 
 scale: $(VENV)/.dev-installed ## Measure planning, resuming, the driver and eight workers; without a GPU
 	$(BIN)/python -m benchmarks.scale $(SCALE_ARGS)
+
+# The peers: the reference, Hugging Face transformers and KerasHub, some gigabytes.
+$(BENCH_VENV)/.installed: $(PINS) requirements/bench.txt
+	$(PYTHON) -m venv $(BENCH_VENV)
+	@echo "Installing into $(BENCH_VENV) (the peers: some minutes, once)"
+	$(BENCH_VENV)/bin/python -m pip install $(PIP_FLAGS) --constraint $(CONSTRAINTS) \
+		--requirement requirements/bench.txt --editable ".[test]"
+	@touch $@
+
+bench: $(BENCH_VENV)/.installed ## Compare the speed with the peers, write the tables; goes on if cut off
+	$(BENCH_VENV)/bin/python -m benchmarks.bench $(BENCH_ARGS)
+
+work: $(VENV)/.dev-installed ## Count operations, calls and bytes of a photo, compare with those written down
+	$(BIN)/python -m benchmarks.work_guard --models low_rank tiny vit_b
 
 clean: ## Remove environments, caches and the demo's output
 	rm -rf .venv .venv-* .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage htmlcov amg-demo

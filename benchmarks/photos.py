@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -10,8 +12,14 @@ from amg_pipeline.assets import PHOTOS_FOLDER
 
 
 def load_photo(name: str, *, size_wh: tuple[int, int] | None = None) -> NDArray[np.uint8]:
-    """Read a packaged photo as uint8 `(height, width, 3)`, resized if a size is given."""
-    with Image.open(PHOTOS_FOLDER / f"{name}.jpg") as file:
+    """Read a photo as uint8 `(height, width, 3)`, resized if a size is given.
+
+    Args:
+        name: Name of a packaged photo, or the path of another.
+        size_wh: Size to bring it to.
+    """
+    path = Path(name)
+    with Image.open(path if path.suffix else PHOTOS_FOLDER / f"{name}.jpg") as file:
         photo = file.convert("RGB")
     if size_wh is not None:
         photo = photo.resize(size_wh, Image.Resampling.BICUBIC)
