@@ -1,8 +1,8 @@
 """Runs what README and docs tell people to run; `make docs-test`.
 
-A page's blocks run in order in a folder with two photos in `photos/`, a holiday's in
-`~/photos/holiday`, and the masks of the former in `masks/`. The Python blocks of a page share their
-names, as in a notebook.
+A page's blocks run in order in a folder with three small photos in `photos/`, one of them in
+`~/photos/holiday`, and their masks in `masks/` and `masks-of-holiday/`. The Python blocks of a page
+share their names, as in a notebook.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from tests.docs.blocks import ROOT, RUNNABLE, Block, all_blocks
 pytestmark = [pytest.mark.docs, pytest.mark.timeout(240)]
 
 _SESSION = Path(__file__).parent / "python_session.py"
-_PHOTOS = ("cat.jpg", "coins.jpg")
 _LONGEST_SIDE = 240
 
 BY_PAGE: dict[str, list[Block]] = {}
@@ -57,9 +56,9 @@ class Place:
         shutil.copytree(self.template, self.folder, symlinks=True)
 
 
-def write_photos(folder: Path) -> None:
+def write_photos(folder: Path, names: tuple[str, ...]) -> None:
     folder.mkdir(parents=True)
-    for name in _PHOTOS:
+    for name in names:
         with Image.open(Path(str(PHOTOS_FOLDER)) / name) as photo:
             photo.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))
             photo.save(folder / name)
@@ -69,12 +68,12 @@ def write_photos(folder: Path) -> None:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     base = tmp_path_factory.mktemp("docs")
     made = Place(base / "work", base / "template")
-    write_photos(made.folder / "photos")
-    write_photos(made.folder / "photos" / "holiday")
+    write_photos(made.folder / "photos", ("cat.jpg", "coins.jpg"))
+    write_photos(made.folder / "photos" / "holiday", ("coffee.jpg",))
     # README's commands name the environment that `make` creates.
     (made.folder / ".venv" / "bin").mkdir(parents=True)
     (made.folder / ".venv" / "bin" / "amg").symlink_to(Path(sys.executable).parent / "amg")
-    shell("amg run photos masks --local --exclude 'holiday/*'", made)
+    shell("amg run photos masks --local; amg run photos/holiday masks-of-holiday --local", made)
     made.folder.rename(made.template)
     return made
 
