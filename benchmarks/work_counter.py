@@ -219,6 +219,8 @@ class WorkRecorder:
     def __init__(self, *, compiles: bool = True) -> None:
         self.calls: Calls | None = None
         self.compiles = compiles
+        #: What was noted, in order.
+        self.functions: list[Compiled] = []
 
     def __enter__(self) -> Self:
         import tensorflow as tf
@@ -226,7 +228,8 @@ class WorkRecorder:
         self._make = tf.function
 
         def make(function: Any = None, **options: Any) -> Any:
-            return Compiled(self, self._make, function, options)
+            self.functions.append(Compiled(self, self._make, function, options))
+            return self.functions[-1]
 
         tf.function = make
         return self
@@ -273,6 +276,8 @@ def _spec(argument: Any) -> Any:
     import numpy as np
     import tensorflow as tf
 
+    if isinstance(argument, tf.TensorSpec):
+        return argument
     if isinstance(argument, tf.Tensor):
         return tf.TensorSpec(argument.shape, argument.dtype)
     array = np.asarray(argument)
