@@ -24,7 +24,9 @@ from amg_pipeline.cli.evaluate import evaluate
 from amg_pipeline.cli.export import export
 from amg_pipeline.cli.refilter import refilter
 from amg_pipeline.cli.report import report
+from amg_pipeline.cli.review import review
 from amg_pipeline.cli.runs import demo, plan, run, status, verify
+from amg_pipeline.cli.show import show
 from amg_pipeline.cli.train import train
 from amg_pipeline.cli.weights import weights
 from amg_pipeline.errors import AmgPipelineError, ConfigError, JobIncompleteError, WeightsError
@@ -43,7 +45,21 @@ def app() -> None:
     """Automatic mask generation: every mask a Segment Anything Model finds, as Parquet."""
 
 
-for command in (demo, plan, run, status, verify, report, export, evaluate, refilter, train, weights):
+for command in (
+    demo,
+    plan,
+    run,
+    status,
+    verify,
+    report,
+    show,
+    export,
+    evaluate,
+    refilter,
+    review,
+    train,
+    weights,
+):
     app.add_command(command)
 
 
