@@ -16,7 +16,7 @@ from tests.photo_runs import write_photos
 
 README = Path(__file__).parents[2] / "README.md"
 #: A block of commands; the comment before it says that they need more than this machine, and why.
-_BLOCK = re.compile(r"^(<!-- no-run: .*-->\n)?```bash\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_BLOCK = re.compile(r"^(<!-- no-run: [^\n]*-->\n)?```bash\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def _commands(*, runnable: bool | None = None) -> Iterator[list[str]]:
