@@ -9,6 +9,7 @@ PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(
 VENV := .venv
 BIN := $(VENV)/bin
 PARITY_VENV := .venv-parity
+QUALITY_VENV := .venv-quality
 EXPORTS_VENV := .venv-exports
 BENCH_VENV := .venv-bench
 DOCS_VENV := .venv-docs
@@ -25,13 +26,16 @@ TEST_WORKERS ?= 2
 PARITY_ARGS ?=
 BACKENDS_ARGS ?=
 SCALE_ARGS ?=
+# Folder of BSDS500 val with images/ and groundTruth/, which must not be copied into the project.
+BSDS ?=
+QUALITY_ARGS ?=
 BENCH_ARGS ?=
 
 # Models run on the CPU in these targets, whatever the machine has.
 export CUDA_VISIBLE_DEVICES := -1
 export TF_CPP_MIN_LOG_LEVEL := 3
 
-.PHONY: help demo install test docs docs-test exports ray training-tests jobs s3 s3-server chaos lint format types check parity backends scale bench work clean
+.PHONY: help demo install test docs docs-test exports ray training-tests jobs s3 s3-server chaos lint format types check parity backends quality scale bench work clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -136,6 +140,17 @@ parity: $(PARITY_VENV)/.installed ## Compare with the reference implementation, 
 
 backends: $(PARITY_VENV)/.installed ## Compare the JAX and PyTorch backends with TensorFlow
 	$(PARITY_VENV)/bin/python -m benchmarks.backends $(BACKENDS_ARGS)
+
+# OpenCV is nothing that users or tests need.
+$(QUALITY_VENV)/.installed: $(PINS) requirements/quality.txt
+	$(PYTHON) -m venv $(QUALITY_VENV)
+	@echo "Installing into $(QUALITY_VENV) (classical segmentation: a minute or two, once)"
+	$(QUALITY_VENV)/bin/python -m pip install $(PIP_FLAGS) --constraint $(CONSTRAINTS) \
+		--requirement requirements/quality.txt --editable .
+	@touch $@
+
+quality: $(QUALITY_VENV)/.installed ## Measure the packaged model on BSDS=FOLDER beside classical methods
+	$(QUALITY_VENV)/bin/python -m benchmarks.tiny_quality $(BSDS) $(QUALITY_ARGS)
 
 scale: $(VENV)/.dev-installed ## Measure planning, resuming, the driver and eight workers; without a GPU
 	$(BIN)/python -m benchmarks.scale $(SCALE_ARGS)
