@@ -1,18 +1,32 @@
-"""Adds the pages that are made from the code when the site is built, so that none can go stale."""
+"""What the site's builder does beside its own work.
+
+Pages that are made from the code are added at each build, so that none can go stale, and the one
+script that the theme would load from another host is replaced by ours.
+"""
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
 
 import commands_page
 import schema_page
 import settings_page
+
+_THEIR_SCRIPT = "https://unpkg.com/iframe-worker/shim"
+_OUR_SCRIPT = "assets/search-from-disk.js"
+#: What a browser would fetch by itself. Links are only followed by people.
+_FETCHED = re.compile(
+    r"<(?:script|img|iframe|link)\b[^>]*\b(?:src|href)=[\"']?(?:https?:)?//[^>]*>"
+)
 
 _PAGES = {
     "reference/settings.md": settings_page.make_page,
@@ -26,3 +40,12 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for path, make_page in _PAGES.items():
         files.append(File.generated(config, path, content=make_page()))
     return files
+
+
+def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
+    """Refuse pages that fetch anything from another host."""
+    depth = page.url.count("/")
+    output = output.replace(_THEIR_SCRIPT, "../" * depth + _OUR_SCRIPT)
+    for found in _FETCHED.findall(output):
+        raise PluginError(f"{page.url} must load nothing from other hosts. Received: {found}")
+    return output

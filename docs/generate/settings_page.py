@@ -91,7 +91,8 @@ def rows(model: type[BaseModel]) -> Iterator[tuple[str, dict[str, str]]]:
         if not field.is_required():
             value = field.get_default(call_default_factory=True)
             default = "required" if value is PydanticUndefined else _json(value)
-        meaning = field.description or comments.get(name, "")
+        # A reader of YAML knows None as null.
+        meaning = re.sub(r"\bNone\b", "null", field.description or comments.get(name, ""))
         yield name, {"kind": kind_of(found, schema), "default": default, "meaning": meaning}
 
 
