@@ -16,6 +16,9 @@ from pydantic_core import PydanticUndefined
 from amg_pipeline.config import RunConfig
 from amg_pipeline.config.fingerprints import fingerprint_fields
 from amg_pipeline.config.resolution import _AMG_DEFAULTS, NAMED_AMG_SETTINGS
+from amg_pipeline.evaluation.settings import EvaluationConfig
+from amg_pipeline.training.settings import AugmentationSettings, TrainConfig
+from amg_pipeline.training.views import Augmentation
 
 _HEAD = """# Settings
 
@@ -55,7 +58,37 @@ def make_page() -> str:
             parts.append(_entry(f"{name}.{key}", row, tag))
         if name == "amg":
             parts.append(_other_defaults())
+    parts.append(_table("Training", "amg train", TrainConfig))
+    parts.append(_table("Evaluation", "amg evaluate", EvaluationConfig))
     return "\n".join(parts)
+
+
+def _table(title: str, command: str, config: type[BaseModel]) -> str:
+    """Describe the YAML file of another command, section by section."""
+    lines = [f"## {title}\n", f"The YAML file of `{command}`.\n"]
+    lines += ["| setting | values | default | |", "|---|---|---|---|"]
+    lines += [
+        f"| `{name}` | {row['kind']} | {row['default']} | {row['meaning']} |"
+        for name, row in _all_rows(config, "")
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _all_rows(config: type[BaseModel], prefix: str) -> Iterator[tuple[str, dict[str, str]]]:
+    for name, row in rows(config):
+        inner = list(_sections(config.model_fields[name].annotation))
+        if not inner:
+            yield prefix + name, row
+        for section in inner:
+            yield from _all_rows(section, f"{prefix}{name}.")
+
+
+def _sections(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Find the sections that a field holds: one, or those of a list."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in getattr(annotation, "__args__", ()):
+        yield from _sections(part)
 
 
 def _entry(name: str, row: Mapping[str, str], tag: str) -> str:
@@ -113,6 +146,9 @@ def kind_of(found: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
         choices = found.get("enum", [found.get("const")])
         return "one of " + ", ".join(f"`{choice}`" for choice in choices)
     kind = found.get("type", "any value")
+    if kind == "object":
+        inner = found.get("additionalProperties", {})
+        return f"mapping to: {kind_of(inner if isinstance(inner, dict) else {}, schema)}"
     if kind == "array":
         items = found.get("prefixItems")
         if items:
@@ -135,7 +171,8 @@ def _limits(found: Mapping[str, Any]) -> str:
 
 def _comments(model: type[BaseModel]) -> dict[str, str]:
     """Collect what stands above fields as `#:`, or below `Attributes:` in the docstring."""
-    found = _attributes(inspect.cleandoc(model.__doc__ or ""))
+    described = Augmentation if model is AugmentationSettings else model
+    found = _attributes(inspect.cleandoc(described.__doc__ or ""))
     for owner in reversed(model.__mro__):
         if not issubclass(owner, BaseModel) or owner is BaseModel:
             continue

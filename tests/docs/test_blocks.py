@@ -124,7 +124,10 @@ def test_commands_are_found_in_pipes_and_lists() -> None:
 
 def test_every_setting_and_command_has_a_meaning() -> None:
     made = pages()
-    settings = made["docs/reference/settings.md"].split("\n### `")[1:]
+    run_settings, _, others = made["docs/reference/settings.md"].partition("\n## Training\n")
+    assert "`optimization.learning_rate`" in others
+    assert "`dataset.min_area_fraction`" in others
+    settings = run_settings.split("\n### `")[1:]
     assert len(settings) > 40
     for entry in settings:
         meaning = entry.split("\n\n")[2] if entry.count("\n\n") >= 2 else ""
