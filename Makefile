@@ -35,7 +35,7 @@ BENCH_ARGS ?=
 export CUDA_VISIBLE_DEVICES := -1
 export TF_CPP_MIN_LOG_LEVEL := 3
 
-.PHONY: help demo install test docs docs-test exports ray training-tests jobs s3 s3-server chaos lint format types check parity backends quality scale bench work clean
+.PHONY: help demo install test docs docs-test exports ray training-tests jobs s3 s3-server browser chromium chaos lint format types check parity backends quality scale bench work clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -102,6 +102,22 @@ s3: $(VENV)/.dev-installed s3-server ## Test on real S3 servers, which run on th
 # Ceph's RADOS Gateway; the servers of the tests run below a temporary folder, by themselves.
 chaos: $(VENV)/.dev-installed s3-server ## Kill parts of a cluster on a real S3 server, again and again
 	AMG_CHAOS_RUNS=$(CHAOS_RUNS) $(BIN)/python -m pytest -m chaos tests/chaos tests/distributed $(PYTEST_ARGS)
+
+# Debian's Chromium, in which the pages are opened; what they look like is kept in screenshots/.
+$(VENV)/.browser-installed: $(VENV)/.dev-installed
+	$(BIN)/python -m pip install $(PIP_FLAGS) --constraint $(CONSTRAINTS) --editable ".[browser]"
+	@touch $@
+
+browser: $(VENV)/.browser-installed chromium ## Review masks in Chromium as a user does, and measure
+	$(BIN)/python -m pytest -m browser -s tests/browser $(PYTEST_ARGS)
+
+chromium:
+	@if [[ ! -x /usr/bin/chromium ]]; then \
+		sudo=$$([[ $$(id -u) == 0 ]] || echo sudo); \
+		$$sudo apt-get update -qq; \
+		$$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+			chromium > /dev/null; \
+	fi
 
 s3-server:
 	@for program in ceph-mon ceph-osd radosgw; do \

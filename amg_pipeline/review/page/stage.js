@@ -8,7 +8,9 @@ const MOST_ZOOM = 16;
 const ZOOM_STEP = 1.25;
 /** Pixels that a pointer may move in a click. */
 const CLICK_PIXELS = 4;
+/** Room around the image; below it are the tools. */
 const MARGIN = 20;
+const FOOT = 64;
 
 const white = [255, 255, 255];
 const accent = [64, 146, 255];
@@ -139,14 +141,14 @@ export class Stage {
   #place() {
     const { clientWidth, clientHeight } = this.#root;
     const { width, height } = this.#frame;
-    const fit = Math.min((clientWidth - 2 * MARGIN) / width, (clientHeight - 2 * MARGIN) / height);
+    const fit = Math.min((clientWidth - 2 * MARGIN) / width, (clientHeight - MARGIN - FOOT) / height);
     const scale = Math.max(fit, 0.01) * this.#zoom;
     // No further than to the middle, so that the image is never lost.
     const limit = (side) => (side * scale) / 2;
     this.#offset.x = Math.max(-limit(width), Math.min(limit(width), this.#offset.x));
     this.#offset.y = Math.max(-limit(height), Math.min(limit(height), this.#offset.y));
     const left = clientWidth / 2 - (width * scale) / 2 + this.#offset.x;
-    const top = clientHeight / 2 - (height * scale) / 2 + this.#offset.y;
+    const top = (clientHeight + MARGIN - FOOT) / 2 - (height * scale) / 2 + this.#offset.y;
     this.#view.style.transform = `translate(${left}px, ${top}px) scale(${scale})`;
     this.#view.classList.toggle("close", scale > 2);
     this.onZoom?.(this.#zoom);
