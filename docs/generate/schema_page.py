@@ -94,7 +94,7 @@ def make_page() -> str:
     lines = [f"## Columns\n\nSchema version {SCHEMA_VERSION}.\n"]
     lines += ["| column | type | null | meaning |", "|---|---|---|---|"]
     for name, kind, is_nullable in columns:
-        null = "where there is none" if is_nullable else "never"
+        null = "may be" if is_nullable else "never"
         lines.append(f"| `{name}` | {kind} | {null} | {_MEANINGS[name]} |")
     return _HEAD + "\n" + "\n".join(lines) + "\n" + _TAIL
 
