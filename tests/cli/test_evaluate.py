@@ -60,7 +60,8 @@ def test_numbers_rows_and_pictures(amg: Amg, config: Path, tmp_path: Path) -> No
     assert [row["image_id"] for row in rows] == ["a.png", "b é.png"]
     (picture,) = (out / "worst").iterdir()
     assert picture.name == "000-0.000-b_.png-2_segments.png"
-    assert Image.open(picture).size == (60 + 8 + 60, 40)
+    with Image.open(picture) as shown:
+        assert shown.size == (60 + 8 + 60, 40)
 
 
 def test_json_is_all_of_standard_output(amg: Amg, config: Path) -> None:
