@@ -44,6 +44,17 @@ class Verdicts:
         """
         return cls(read_reviews(uri, reviewers))
 
+    def is_reviewed(self, image_id: str) -> bool:
+        """Tell whether anybody said anything about an image."""
+        return bool(self._about(image_id))
+
+    def _about(self, image_id: str) -> dict[str, ImageReview]:
+        return {
+            name: found
+            for name, images in self._reviews.items()
+            if (found := images.get(image_id)) is not None and not found.is_blank
+        }
+
     def annotate(self, image: ImageMasks) -> ImageMasks:
         """Add to an image what was decided, and after its masks the unions that people made.
 
@@ -53,11 +64,7 @@ class Verdicts:
         Raises:
             StorageError: If a mask that was merged is malformed.
         """
-        by_reviewer = {
-            name: found
-            for name, images in self._reviews.items()
-            if (found := images.get(image.image_id)) is not None and not found.is_blank
-        }
+        by_reviewer = self._about(image.image_id)
         if not by_reviewer:
             return image
         names = mask_names(image)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from amg_pipeline.amg.rle import decode_mask
+from amg_pipeline.decisions.verdicts import Verdicts
 from amg_pipeline.errors import ConfigError, ImageError
 from amg_pipeline.records import ImageRef
 from amg_pipeline.selection import Selection, read_wanted_scores
@@ -39,6 +40,7 @@ class RunImage:
         output: The run's output, for messages.
         place: Where the row lies.
         selection: Which masks are taken.
+        verdicts: What people decided about them, if that counts.
         images: Folder where the images are now; None for where the run read them.
         name: The image's id within the run.
         height: Rows of pixels.
@@ -49,6 +51,7 @@ class RunImage:
     output: Path
     place: RowPlace
     selection: Selection
+    verdicts: Verdicts | None
     images: Path | None
     name: str
     height: int
@@ -59,6 +62,8 @@ class RunImage:
         with reading(self.output, "the masks of a run"):
             [(_, row)] = read_images_at(self.run, [self.place])
             pixels = self._pixels(row)
+            if self.verdicts is not None:
+                row = self.verdicts.annotate(row)
             chosen = row.take(self.selection.choose(row))
             return shrink(pixels, _decoded(chosen), longest_side)
 
@@ -86,7 +91,8 @@ def read_run(
     Args:
         output: The run's output: a path or URI.
         images: Folder that the images' ids are relative to; None to read each from its address.
-        selection: Which images and masks; None for all.
+        selection: Which images and masks; None for all. With `reviewed="accepted"`, only what
+            people kept in `amg review`, their unions of masks included.
 
     Returns:
         The images in the run's order.
@@ -98,26 +104,35 @@ def read_run(
     folder = None if images is None else require_folder(images, "the run's images")
     wanted = selection or Selection()
     run = load_masks(output)
+    is_decided = wanted.reviewed is not None
+    verdicts = Verdicts.load(output, wanted.reviewers) if is_decided else None
+    by_scores = replace(wanted, reviewed=None, reviewers=())
     found = [
         RunImage(
             run,
             Path(redact(output)),
             scores.place,
             wanted,
+            verdicts,
             folder,
             scores.image_id,
             scores.height,
             scores.width,
         )
-        for scores in read_wanted_scores(run, wanted)
-        if scores.status == "ok"
+        for scores in read_wanted_scores(run, by_scores)
+        if scores.status == "ok" and _is_open(scores.image_id, wanted, verdicts)
     ]
     if not found:
         raise ConfigError(
-            f"Expected a run with images to train on in {redact(output)}. Received: none that match. Run "
-            "it first, or choose fewer filters."
+            f"Expected a run with images to train on in {redact(output)}. Received: none that "
+            "match. Run it first, or choose fewer filters."
         )
     return found
+
+
+def _is_open(image_id: str, selection: Selection, verdicts: Verdicts | None) -> bool:
+    """Tell whether an image takes part; one that nobody looked at is neither kept nor rejected."""
+    return verdicts is None or selection.reviewed == "unrejected" or verdicts.is_reviewed(image_id)
 
 
 def _decoded(image: ImageMasks) -> Iterator[NDArray[np.bool_]]:

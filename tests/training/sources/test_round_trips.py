@@ -14,8 +14,11 @@ from click.testing import CliRunner
 from PIL import Image
 
 from amg_pipeline.cli import app
+from amg_pipeline.decisions.events import Change, Event, Standing, mask_names, merge_name
+from amg_pipeline.decisions.reviewer_log import ReviewerLog
 from amg_pipeline.errors import ConfigError
-from amg_pipeline.selection import Selection
+from amg_pipeline.selection import Selection, select
+from amg_pipeline.storage.mask_table import load_masks
 from amg_pipeline.training.sources import LabelledImage, read_source
 from tests.export.stored_runs import (
     BROKEN,
@@ -96,6 +99,25 @@ def test_run_takes_a_selection_of_masks(run: Path) -> None:
     np.testing.assert_array_equal(masks, stored(run)["a.png"][:2])
     with pytest.raises(ConfigError, match="none that match"):
         read_source("run", str(run), selection=Selection(images=("nothing",)))
+
+
+def test_run_takes_what_people_accepted(run: Path) -> None:
+    rows = {image.image_id: image for image in select(load_masks(str(run)), Selection())}
+    names = mask_names(rows["a.png"])
+    accepted, rejected = Standing(decision="accepted"), Standing(decision="rejected")
+    union = merge_name([names[7], names[9]])
+    change = Change(masks={names[2]: accepted, names[3]: rejected}, merges={union: accepted})
+    with ReviewerLog.open(str(run), "ada") as log:
+        log.record(Event(image_id="a.png", row=0, change=change))
+
+    (image,) = read_source("run", str(run), selection=Selection(reviewed="accepted"))
+    _, masks = image.read(WHOLE)
+    all_masks = stored(run)["a.png"]
+    np.testing.assert_array_equal(masks, [all_masks[2], all_masks[7] | all_masks[9]])
+    others = read_source("run", str(run), selection=Selection(reviewed="unrejected"))
+    assert len(others) == len(IMAGES)
+    by_name = {other.name: other.read(WHOLE)[1] for other in others}
+    assert len(by_name["a.png"]) == len(all_masks) - 3 + 1
 
 
 def test_coco(run: Path, export: Callable[..., Path]) -> None:
