@@ -13,17 +13,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from amg_pipeline.amg.generator import AutomaticMaskGenerator
+    from amg_pipeline.report.show import show_masks
     from amg_pipeline.sam.model import SAM
     from amg_pipeline.storage.mask_table import load_masks
 
 __version__ = "0.1.0"
-__all__ = ["SAM", "AutomaticMaskGenerator", "__version__", "load_masks"]
+__all__ = ["SAM", "AutomaticMaskGenerator", "__version__", "load_masks", "show_masks"]
 
 #: Where each public name lives (PEP 562).
 _HOMES = {
     "SAM": "amg_pipeline.sam.model",
     "AutomaticMaskGenerator": "amg_pipeline.amg.generator",
     "load_masks": "amg_pipeline.storage.mask_table",
+    "show_masks": "amg_pipeline.report.show",
 }
 
 

@@ -57,7 +57,7 @@ def draw_masks(photo: NDArray[np.uint8], masks: Sequence[SampledMask]) -> NDArra
     thickness = max(1, round(max(photo.shape[:2]) * OUTLINE_WIDTH))
     for number, mask in enumerate(masks):
         owner[mask.slices][mask.pixels] = number
-        border = _border(mask, photo.shape[:2], thickness=thickness)
+        border = find_border(mask, photo.shape[:2], thickness=thickness)
         outline[mask.slices][mask.pixels] = border[mask.pixels]
     return _blend(photo, owner, outline, mask_colours(len(masks)))
 
@@ -77,7 +77,9 @@ def shrink(pixels: NDArray[np.uint8], *, max_side: int) -> NDArray[np.uint8]:
     return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
 
 
-def _border(mask: SampledMask, picture_hw: tuple[int, ...], *, thickness: int) -> NDArray[np.bool_]:
+def find_border(
+    mask: SampledMask, picture_hw: tuple[int, ...], *, thickness: int
+) -> NDArray[np.bool_]:
     """Pixels of a mask within `thickness` steps of its outside; the picture's edge is no border."""
     bottom, right = (part.stop for part in mask.slices)
     is_edge = ((mask.top == 0, bottom == picture_hw[0]), (mask.left == 0, right == picture_hw[1]))
@@ -111,9 +113,10 @@ def _blend(
     # Outlines are lighter than fills, so that they stand out on both of them and on the photo.
     outlines = 0.55 * fills + 0.45 * 255.0
     shares = np.array([round(256 * FILL_OPACITY), round(256 * OUTLINE_OPACITY)], np.uint16)
-    added = np.stack([fills, outlines], axis=1) * shares[:, None]
-    added = np.concatenate([np.zeros((2, 3)), added.reshape(-1, 3)]).round().astype(np.uint16)
-    kept = 256 - np.concatenate([np.zeros(2, np.uint16), np.tile(shares, len(colours))])
+    shares_of_all = np.concatenate([np.zeros(2, np.uint16), np.tile(shares, len(colours))])
+    shades = np.concatenate([np.zeros((2, 3)), np.stack([fills, outlines], 1).reshape(-1, 3)])
+    added: NDArray[np.uint16] = (shades * shares_of_all[:, None]).round().astype(np.uint16)
+    kept: NDArray[np.uint16] = 256 - shares_of_all
     which = 2 * (owner + 1) + outline
     mixed = photo.astype(np.uint16)
     mixed *= kept[which][..., None]

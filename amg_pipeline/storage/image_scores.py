@@ -124,6 +124,18 @@ def read_images_at(
             yield RowPlace(number, row), image
 
 
+def find_images(dataset: pyarrow.dataset.Dataset) -> Iterator[tuple[RowPlace, str]]:
+    """Read the names of all images in order, with their places, and nothing else.
+
+    Raises:
+        StorageError: If a shard cannot be read.
+    """
+    for number, path in enumerate(dataset.files):
+        with readable(), dataset.filesystem.open_input_file(path) as file:
+            names = pq.read_table(file, columns=["image_id"]).column(0).to_pylist()
+        yield from ((RowPlace(number, row), name) for row, name in enumerate(names))
+
+
 def _read_shard(dataset: pyarrow.dataset.Dataset, number: int) -> list[pa.RecordBatch]:
     with readable(), dataset.filesystem.open_input_file(dataset.files[number]) as file:
         is_local = isinstance(dataset.filesystem, pyarrow.fs.LocalFileSystem)
