@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from benchmarks.bench_log import Log
 from benchmarks.bench_parts import Settings
 from benchmarks.contenders.process import ContenderError, ContenderProcess
-from benchmarks.contenders.protocol import POINTS_PER_BATCH, Task
+from benchmarks.contenders.protocol import Task
+from benchmarks.photos import load_photo
 from benchmarks.seeded_weights import MODELS, write_seeded_weights
 
 PEERS = ("ours", "ours, fast", "kerashub", "hugging face", "reference")
@@ -25,9 +26,9 @@ PEERS = ("ours", "ours, fast", "kerashub", "hugging face", "reference")
 PASSING_SHARE, STABLE_SHARE = 0.3, 0.5
 #: Largest difference of logits from the reference's, as a fraction of the largest.
 TOLERANCE = 1e-3
-#: Long side is the model frame's, so that nobody's resizing plays a part in the comparison.
-_CHECKED = {"photo": "flower", "size_wh": (1024, 684)}
-_STAGES = ("embed", "score", "measure")
+#: Photos are brought to the model frame's long side, so that nobody's resizing plays a part when
+#: logits are compared.
+_LONG_SIDE = 1024
 
 
 def measure_peers(settings: Settings, log: Log) -> None:
@@ -61,7 +62,7 @@ def measure_peers(settings: Settings, log: Log) -> None:
                 processes[name].ask("load", **chosen)
         products = start("products")
         products.ask("load")
-        usable = _checked(processes, prefix, log, folder)
+        usable = _checked(processes, prefix, settings, log, folder)
         _measure_stages(usable, products, prefix, settings, log)
         if settings.whole:
             _measure_whole(usable, products, prefix, settings, log)
@@ -69,16 +70,23 @@ def measure_peers(settings: Settings, log: Log) -> None:
             if name in ("ours", "ours, fast", "reference"):
                 log.measure(
                     f"{prefix}|work|{name}",
-                    lambda p=process: {"value": p.ask("work", photo=settings.photos[0])["value"]},
+                    lambda p=process: {
+                        "value": p.ask("work", **_photo(settings.photos[0]))["value"]
+                    },
                 )
 
 
-def _thresholds(reference: ContenderProcess, settings: Settings) -> dict[str, float]:
-    photo, count = settings.photos[0], min(4 * POINTS_PER_BATCH, settings.points_per_side**2)
-    reference.ask("embed", photo=photo)
-    scores = np.array(reference.ask("score", photo=photo, count=count)["value"])
+def _photo(name: str) -> dict[str, Any]:
+    height, width = load_photo(name).shape[:2]
+    scale = _LONG_SIDE / max(height, width)
+    return {"photo": name, "size_wh": (round(width * scale), round(height * scale))}
+
+
+def _thresholds(reference: ContenderProcess, settings: Settings) -> dict[str, Any]:
+    photo = _photo(settings.photos[0])
+    reference.ask("embed", **photo)
+    scores = np.array(reference.ask("score", **photo)["value"])
     iou = float(np.quantile(scores, 1.0 - PASSING_SHARE))
-    reference.ask("score", photo=photo, count=min(count, POINTS_PER_BATCH))
     reference.ask("set_thresholds", pred_iou_thresh=iou, stability_score_thresh=0.0)
     reference.ask("measure")
     stabilities = reference.ask("stabilities")["value"]
@@ -88,26 +96,31 @@ def _thresholds(reference: ContenderProcess, settings: Settings) -> dict[str, fl
         "stability_score_thresh": float(np.quantile(stabilities, 1.0 - STABLE_SHARE)),
         "passing_share": float(passing.mean()),
         "share_of_prompts_with_a_survivor": float(passing.any(axis=1).mean()),
-        "prompts": count,
+        "prompts": len(scores),
+        "size_wh": photo["size_wh"],
     }
 
 
 def _checked(
-    processes: dict[str, ContenderProcess], prefix: str, log: Log, folder: Path
+    processes: dict[str, ContenderProcess],
+    prefix: str,
+    settings: Settings,
+    log: Log,
+    folder: Path,
 ) -> dict[str, ContenderProcess]:
-    """Compare logits with the reference's; what fails or differs is not measured."""
+    """Compare logits with the reference's; what fails or differs is not measured.
+
+    What compiles, compiles here.
+    """
     logits: dict[str, NDArray[np.float32]] = {}
     usable = {}
     for name, process in processes.items():
         path = folder / f"{name}.npy"
         try:
-            process.ask("embed", **_CHECKED)
-            process.ask("score", count=8, **_CHECKED)
-            process.ask("measure")
+            _stages(process, settings.photos[0])
             process.ask("save_logits", path=str(path))
         except ContenderError as error:
             print(f"left out: {error}", flush=True)
-            log.entries.pop(f"{prefix}|error|{name}", None)
             log.measure(f"{prefix}|error|{name}", lambda e=error: {"value": str(e)})
             continue
         logits[name] = np.load(path)
@@ -129,16 +142,6 @@ def _measure_stages(
     log: Log,
 ) -> None:
     photo = settings.photos[0]
-    lacking = [
-        turn
-        for turn in range(settings.repeats)
-        for name in processes
-        if not log.has(f"{prefix}|stage|{name}|{turn}")
-    ]
-    if not lacking:
-        return
-    for process in processes.values():  # shapes of this photo compile
-        _stages(process, photo)
     for turn in range(settings.repeats):
         for name, process in processes.items():
             log.measure(f"{prefix}|rate|{turn}|{name}", lambda: _rate(products))
@@ -147,11 +150,12 @@ def _measure_stages(
             )
 
 
-def _stages(process: ContenderProcess, photo: str) -> dict[str, Any]:
+def _stages(process: ContenderProcess, name: str) -> dict[str, Any]:
+    photo = _photo(name)
     return {
-        stage: process.ask(stage, **({} if stage == "measure" else {"photo": photo}))
-        | ({} if stage == "measure" else {"value": None})
-        for stage in _STAGES
+        "embed": process.ask("embed", **photo),
+        "score": process.ask("score", **photo) | {"value": None},
+        "measure": process.ask("measure"),
     }
 
 
@@ -168,7 +172,7 @@ def _measure_whole(
             if log.has(key):
                 continue
             log.measure(f"{prefix}|rate|{photo}|{name}", lambda: _rate(products))
-            log.measure(key, lambda p=process, f=photo: p.ask("generate", photo=f))
+            log.measure(key, lambda p=process, f=photo: p.ask("generate", **_photo(f)))
 
 
 def _rate(products: ContenderProcess) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import time
 
 from benchmarks.contenders.protocol import Task
 
-_SIZE = 4096
+_SIZE = 2048
 _REPEATS = 3
 
 
