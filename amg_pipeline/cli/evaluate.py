@@ -16,7 +16,13 @@ from rich.table import Table as ScreenTable
 
 from amg_pipeline import __version__
 from amg_pipeline.amg.rle import decode_mask
-from amg_pipeline.errors import ConfigError, ImageError, JobIncompleteError, StorageError
+from amg_pipeline.errors import (
+    ConfigError,
+    ImageError,
+    JobIncompleteError,
+    StorageError,
+    TransientStorageError,
+)
 from amg_pipeline.evaluation.results import Case, Evaluation, Picture, Table
 from amg_pipeline.evaluation.settings import EvaluationConfig, load_evaluation
 from amg_pipeline.progress import RunProgress
@@ -90,9 +96,11 @@ def _read(uri: str) -> str:
         raise ConfigError(
             f"CONFIG must name a YAML file. Received: {redact(uri)}, where nothing is"
         ) from error
-    except UnicodeDecodeError as error:
+    except TransientStorageError:
+        raise
+    except (StorageError, UnicodeDecodeError) as error:
         raise ConfigError(
-            f"CONFIG must name a YAML file. Received: {redact(uri)} ({error})"
+            f"CONFIG must name a readable YAML file. Received: {redact(uri)} ({error})"
         ) from error
 
 

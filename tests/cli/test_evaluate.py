@@ -108,11 +108,18 @@ def test_wrong_settings_end_with_2(amg: Amg, config: Path, override: str, messag
     assert message in ended.err
 
 
-def test_missing_file_ends_with_2(amg: Amg, tmp_path: Path) -> None:
-    ended = amg("evaluate", tmp_path / "none.yaml")
+def test_unreadable_config_ends_with_2(amg: Amg, tmp_path: Path) -> None:
+    (tmp_path / "latin.yaml").write_bytes("kind: clicks # é".encode("latin-1"))
 
-    assert ended.code == 2
-    assert "where nothing is" in ended.err
+    for name, message in (
+        ("none.yaml", "where nothing is"),
+        ("", "readable"),
+        ("latin.yaml", "utf-8"),
+    ):
+        ended = amg("evaluate", tmp_path / name)
+
+        assert ended.code == 2
+        assert message in ended.err
 
 
 def test_agreement_of_a_run_with_itself(
