@@ -1,6 +1,6 @@
 """Runs what README and docs tell people to run; `make docs-test`.
 
-A page's blocks run in order in a folder with three small photos in `photos/`, one of them in
+A page's blocks run in order in a folder with two small photos in `photos/`, one in
 `~/photos/holiday`, and their masks in `masks/` and `masks-of-holiday/`. The Python blocks of a page
 share their names, as in a notebook.
 """
@@ -8,6 +8,7 @@ share their names, as in a notebook.
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -24,7 +25,14 @@ from tests.docs.blocks import ROOT, RUNNABLE, Block, all_blocks
 pytestmark = [pytest.mark.docs, pytest.mark.timeout(240)]
 
 _SESSION = Path(__file__).parent / "python_session.py"
-_LONGEST_SIDE = 240
+_LONGEST_SIDE = 200
+#: As `amg`, with a coarse grid where a command chooses none: masks cost what points cost.
+_PROGRAM = """#!/bin/bash
+if [[ $1 =~ ^(run|plan)$ && ! "$*" =~ points_per_side|--config ]]; then
+    set -- "$@" --set amg.points_per_side=10
+fi
+exec {python} -m amg_pipeline.cli "$@"
+"""
 
 BY_PAGE: dict[str, list[Block]] = {}
 for _block in all_blocks():
@@ -44,7 +52,7 @@ class Place:
         return {
             **{key: value for key, value in os.environ.items() if not key.startswith("AWS_")},
             "PATH": path,
-            "HOME": str(self.folder),
+            "HOME": str(self.folder / "home"),
             "PYTHONPATH": str(ROOT),
             "CUDA_VISIBLE_DEVICES": "-1",
             "TF_CPP_MIN_LOG_LEVEL": "3",
@@ -69,11 +77,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     base = tmp_path_factory.mktemp("docs")
     made = Place(base / "work", base / "template")
     write_photos(made.folder / "photos", ("cat.jpg", "coins.jpg"))
-    write_photos(made.folder / "photos" / "holiday", ("coffee.jpg",))
+    write_photos(made.folder / "home" / "photos" / "holiday", ("coffee.jpg",))
     # README's commands name the environment that `make` creates.
-    (made.folder / ".venv" / "bin").mkdir(parents=True)
-    (made.folder / ".venv" / "bin" / "amg").symlink_to(Path(sys.executable).parent / "amg")
-    shell("amg run photos masks --local; amg run photos/holiday masks-of-holiday --local", made)
+    program = made.folder / ".venv" / "bin" / "amg"
+    program.parent.mkdir(parents=True)
+    program.write_text(_PROGRAM.format(python=shlex.quote(sys.executable)))
+    program.chmod(0o755)
+    shell("amg run photos masks --local; amg run ~/photos/holiday masks-of-holiday --local", made)
     made.folder.rename(made.template)
     return made
 
