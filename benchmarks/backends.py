@@ -3,8 +3,8 @@
     python -m benchmarks.backends [--weights PATH] [--points-per-side N]
 
 Each backend runs in a process of its own: prompts of every kind through the seeded models, and
-automatic mask generation with the weights of `tiny`. Exits with 1 if a backend's outputs are
-outside the tolerances that hold against the reference.
+automatic mask generation with the weights of `tiny`; and twenty steps of `fit`. Exits with 1 if a
+backend's outputs are outside the tolerances that hold against the reference.
 """
 
 from __future__ import annotations
@@ -35,10 +35,14 @@ from benchmarks.our_model import TOLERANCE, relative_error, run_ours
 from benchmarks.photos import load_photo
 from benchmarks.prompt_cases import prompt_cases
 from benchmarks.seeded_weights import MODELS, build_seeded_sam
+from benchmarks.training_curves import TOLERANCE as CURVE_TOLERANCE
+from benchmarks.training_curves import loss_curve, worst_difference
 
 #: What the others are compared with.
 BASELINE = "tensorflow"
 OTHERS = ("jax", "torch")
+#: JAX on two devices, which share each step's images.
+PARALLEL = "jax on two devices"
 _MODELS = ("small", "tiny")
 _PROMPT_PHOTOS = ("cat", "portrait")
 _AMG_PHOTOS = ("coffee", "palace", "portrait")
@@ -54,12 +58,15 @@ def main() -> int:
             started = time.monotonic()
             _start_worker(backend, Path(folder), arguments)
             print(f"{backend}: ran in {time.monotonic() - started:.0f} s", flush=True)
-        faults = [
+        _start_worker("jax", Path(folder), arguments, two_devices=True)
+        faults = _compare_curves(Path(folder), PARALLEL)
+        faults += [
             fault
             for backend in OTHERS
             for fault in (
                 *_compare_outputs(Path(folder), backend),
                 *_compare_amg(Path(folder), backend),
+                *_compare_curves(Path(folder), backend),
             )
         ]
     for fault in faults:
@@ -76,11 +83,16 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("--stability-score-thresh", type=float, help="tiny's own if absent")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--two-devices", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
-def _start_worker(backend: str, folder: Path, arguments: argparse.Namespace) -> None:
+def _start_worker(
+    backend: str, folder: Path, arguments: argparse.Namespace, *, two_devices: bool = False
+) -> None:
     options = ["--worker", backend, "--folder", str(folder)]
+    if two_devices:
+        options.append("--two-devices")
     for name in ("weights", "points_per_side", "pred_iou_thresh", "stability_score_thresh"):
         value = getattr(arguments, name)
         if value is not None:
@@ -92,6 +104,8 @@ def _start_worker(backend: str, folder: Path, arguments: argparse.Namespace) -> 
         "JAX_PLATFORMS": "cpu",
         "TF_CPP_MIN_LOG_LEVEL": "3",
     }
+    if two_devices:
+        environment["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
     subprocess.run(
         [sys.executable, "-m", "benchmarks.backends", *options], env=environment, check=True
     )
@@ -103,6 +117,11 @@ def _work(arguments: argparse.Namespace) -> None:
 
     if keras.backend.backend() != arguments.worker:
         raise SystemExit(f"Keras runs on {keras.backend.backend()}, not on {arguments.worker}")
+    curve = loss_curve(data_parallel=arguments.two_devices)
+    name = PARALLEL if arguments.two_devices else arguments.worker
+    (arguments.folder / f"{name}_curve.json").write_text(json.dumps(curve))
+    if arguments.two_devices:
+        return
     np.savez(arguments.folder / f"{arguments.worker}.npz", **_outputs())
     masks = _amg_masks(arguments)
     (arguments.folder / f"{arguments.worker}.json").write_text(json.dumps(masks))
@@ -186,6 +205,18 @@ def _compare_outputs(folder: Path, backend: str) -> list[str]:
     shown = ", ".join(f"{what} {error:.1e}" for what, error in worst.items())
     print(f"{backend} against {BASELINE}, largest differences: {shown}")
     return faults
+
+
+def _compare_curves(folder: Path, backend: str) -> list[str]:
+    expected, got = (
+        json.loads((folder / f"{name}_curve.json").read_text()) for name in (BASELINE, backend)
+    )
+    worst = worst_difference(expected, got)
+    print(
+        f"{backend}: {len(got)} steps of fit, loss {got[0]:.4f} to {got[-1]:.4f}, "
+        f"largest relative difference {worst:.1e}"
+    )
+    return [] if worst <= CURVE_TOLERANCE else [f"{backend}: losses differ by {worst:.1e}"]
 
 
 def _compare_amg(folder: Path, backend: str) -> list[str]:

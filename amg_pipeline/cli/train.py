@@ -30,7 +30,13 @@ def train(config: str, overrides: tuple[str, ...]) -> None:
     """
     settings = load_train_config(_read(config), overrides=overrides)
     os.environ["KERAS_BACKEND"] = settings.model.backend
-    from amg_pipeline.training.runs import run_training
+    try:
+        from amg_pipeline.training.runs import run_training
+    except ImportError as error:
+        raise ConfigError(
+            f"model.backend must be installed. Received: {settings.model.backend} ({error}); "
+            f"try pip install 'amg_pipeline[{settings.model.backend}]'"
+        ) from error
 
     result = run_training(settings, sys.stderr)
     weights = result.pop("weights")

@@ -18,8 +18,7 @@ class PromptedBatches(keras.utils.PyDataset):
     """Batches of views with prompts drawn in their masks.
 
     Images come in a new random order in each pass; what a batch holds depends on the seed and on
-    its place in the training alone, so that a training can be taken up at any step. Views that are
-    not random come in their own order, with the same prompts in each epoch, as validation wants.
+    its place in the training alone, so that a training can be taken up at any step.
 
     Args:
         views: Where views come from: `LabelledViews` or `EmbeddingCache`.
@@ -30,6 +29,8 @@ class PromptedBatches(keras.utils.PyDataset):
         steps: Batches of an epoch; by default one pass over the images.
         rounds: Rounds of prompting of the trainer.
         seed: Decides everything drawn.
+        fixed: Whether images come in their own order, with the same prompts in each epoch, as
+            validation wants; None: if the views are not random.
 
     Attributes:
         epoch: Which epoch's batches are given next.
@@ -47,6 +48,7 @@ class PromptedBatches(keras.utils.PyDataset):
         steps: int | None = None,
         rounds: int = 3,
         seed: int = 0,
+        fixed: bool | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -59,6 +61,7 @@ class PromptedBatches(keras.utils.PyDataset):
         self._steps = steps or -(-len(views) // batch_size)
         self._rounds = rounds
         self._seed = seed
+        self._fixed = not views.is_random if fixed is None else fixed
         self.epoch = 0
         self.skipped = 0
 
@@ -72,7 +75,7 @@ class PromptedBatches(keras.utils.PyDataset):
 
     def __getitem__(self, index: int) -> Batch:
         step = self.skipped + index
-        if self._views.is_random:
+        if not self._fixed:
             step += self.epoch * self._steps
         first = step * self._batch_size
         drawn = [self._draw(first + place) for place in range(self._batch_size)]
@@ -87,7 +90,7 @@ class PromptedBatches(keras.utils.PyDataset):
         """Draw the view of a place in the training, with its prompts."""
         turn, at = divmod(place, len(self._views))
         index = at
-        if self._views.is_random:
+        if not self._fixed:
             index = int(np.random.default_rng((self._seed, turn)).permutation(len(self._views))[at])
         rng = np.random.default_rng((self._seed, turn, at, 1))
         inputs, masks = self._views.draw(index, rng)

@@ -22,6 +22,7 @@ from amg_pipeline.sam.model import SAM
 from amg_pipeline.sam.weights import save_weights
 from amg_pipeline.training.checkpoint import Checkpoint, fit_from_checkpoint
 from amg_pipeline.training.curves import draw_curves
+from amg_pipeline.training.devices import share_batches_out
 from amg_pipeline.training.embedding_cache import EmbeddingCache
 from amg_pipeline.training.fine_tuning import (
     LayerwiseAdamW,
@@ -79,8 +80,15 @@ def run_training(
     Raises:
         ConfigError: If the data are not as the settings say, or the output is of another training.
     """
+    if keras.backend.backend() != config.model.backend:
+        raise ConfigError(
+            f"model.backend must be the one that Keras runs on here, {keras.backend.backend()}. "
+            f"Received: {config.model.backend}; start a new process."
+        )
     output = Path(config.output)
     output.mkdir(parents=True, exist_ok=True)
+    if config.optimization.data_parallel:
+        share_batches_out(config.optimization.batch_size)
     keras.utils.set_random_seed(config.optimization.seed)
     train = _read(config.data.train)
     valid = _read(config.data.valid)
@@ -152,6 +160,7 @@ def _batches(sam: SAM, images: Sequence[LabelledImage], config: TrainConfig) -> 
         steps=config.optimization.steps_per_epoch,
         rounds=config.prompts.rounds,
         seed=config.optimization.seed,
+        fixed=False,
     )
 
 
@@ -173,6 +182,7 @@ def _validation(sam: SAM, images: Sequence[LabelledImage], config: TrainConfig) 
         min_area=config.prompts.min_area,
         rounds=config.prompts.rounds,
         seed=config.optimization.seed,
+        fixed=True,
     )
 
 

@@ -14,6 +14,7 @@ from pydantic import (
     NonNegativeInt,
     PositiveInt,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -31,6 +32,15 @@ SourceFormat = Literal["coco", "sa1b", "run", "label-maps", "mask-folders", "lab
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_switch_as_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Pydantic takes true for 1, and YAML takes `yes` and `on` for true."""
+        annotation = cls.model_fields[info.field_name or ""].annotation
+        if isinstance(value, bool) and annotation not in (bool, bool | None):
+            raise ValueError(f"must be another value than true or false, received {value}")
+        return value
+
 
 class TrainedModelSettings(_Section):
     """The model that the training starts from."""
@@ -40,7 +50,7 @@ class TrainedModelSettings(_Section):
     weights: str | None = None
     backend: Backend = "tensorflow"
     #: `mixed_bfloat16` for accelerators that have it.
-    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    precision: Literal["float32", "mixed_bfloat16"] = "float32"
 
 
 class SourceSettings(_Section):
@@ -136,6 +146,9 @@ class OptimizationSettings(_Section):
     seed: NonNegativeInt = 0
     #: Whether XLA compiles the step: minutes at first, faster steps then.
     xla: bool = True
+    #: Whether all devices of this machine take part, each with its share of a step's images; with
+    #: the JAX backend.
+    data_parallel: bool = False
 
 
 class TrainConfig(_Section):

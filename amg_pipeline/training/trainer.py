@@ -75,8 +75,8 @@ class SAMTrainer(keras.Model):
         iou_weight: float = 1.0,
         **kwargs: Any,
     ) -> None:
-        # No autocast: half precision would round pixels and coordinates before they are used.
-        super().__init__(**{"autocast": False, "dtype": sam_model.dtype_policy, **kwargs})
+        # Half precision is for the SAM's layers; here it would round pixels and coordinates.
+        super().__init__(**{"autocast": False, **kwargs, "dtype": "float32"})
         if rounds < 1:
             raise ValueError(f"rounds must be at least 1. Received: {rounds}")
         self.sam = sam_model
@@ -112,11 +112,12 @@ class SAMTrainer(keras.Model):
         encoder, decoder = self.sam.prompt_encoder, self.sam.mask_decoder
         _, dense = encoder(masks=masks)
         _, height, width, channels = embedding.shape
+        dtype = decoder.compute_dtype
         image = DenseImage(
-            ops.reshape(ops.add(embedding, dense), (-1, height * width, channels)),
-            ops.reshape(encoder.get_dense_pe(), (1, height * width, channels)),
+            ops.cast(ops.reshape(ops.add(embedding, dense), (-1, height * width, channels)), dtype),
+            ops.cast(ops.reshape(encoder.get_dense_pe(), (1, height * width, channels)), dtype),
         )
-        prompted = decoder.prompt_tokens(encoder.embed_points(coords, labels))
+        prompted = decoder.prompt_tokens(ops.cast(encoder.embed_points(coords, labels), dtype))
         tokens, attended = decoder.transformer.attend(image, prompted)
         pixels = upscale_cells(decoder, attended.features())
         pixels = ops.cast(pixels, "float32")

@@ -10,12 +10,12 @@ from amg_pipeline.training.runs import run_training
 from amg_pipeline.training.settings import TrainConfig, load_train_config
 from tests.training.small_preset import SMALL
 
-#: Everything that has a state: two parts that join later, rounds, augmentation, a schedule.
+#: Everything that has a state: a block that joins later, augmentation, a schedule.
 CONFIG = """
 data:
   train: [{format: synthetic, path: 5}]
   valid: [{format: synthetic, path: 2}]
-prompts: {per_image: 2, rounds: 2}
+prompts: {per_image: 2, rounds: 1}
 freezing: {trained_blocks: {0: 0, 2: 1}, cached_views: 0}
 optimization:
   {epochs: 3, batch_size: 2, steps_per_epoch: 7, learning_rate: 0.01, layer_decay: 0.5, xla: false}

@@ -81,6 +81,13 @@ def test_validation_is_the_same_in_every_epoch(sam: SAM) -> None:
         np.testing.assert_equal(inputs, before)
 
 
+def test_without_augmentation_prompts_are_random_all_the_same(sam: SAM) -> None:
+    batches = small_batches(sam, augmentation=None, fixed=False)
+    first = batches[0][0]["prompt_coords"]
+    batches.on_epoch_end()
+    assert (batches[0][0]["prompt_coords"] != first).any()
+
+
 def test_an_image_without_masks_has_prompts_that_mean_nothing(sam: SAM) -> None:
     views = LabelledViews([Drawing(rectangles=0)], sam)
     inputs, targets = PromptedBatches(views, batch_size=1)[0]

@@ -34,6 +34,7 @@ def test_overrides_win() -> None:
         ("data.train=[{pth: x}]", "path"),
         ("optimization.learning_rate=-1", "greater than 0"),
         ("optimization.epochs=0", "greater than 0"),
+        ("optimization.epochs=yes", "true or false"),
         ("data.train=[]", "at least 1"),
         ("data.train=[{path: x, format: voc}]", "coco"),
         ("output=s3://bucket/x", "folder of this machine"),

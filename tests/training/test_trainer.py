@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from keras import ops
 
+from amg_pipeline.sam import SAM
 from amg_pipeline.training.losses import dice_losses, focal_losses
 from amg_pipeline.training.trainer import SAMTrainer, heeds_mask_prompts
 from tests.sam.small_sam import IMG_SIZE, LOW_RES, as_arrays, make_sam, random_image
 from tests.training.labelled_images import small_batches, small_sam, small_trainer
+from tests.training.small_preset import SMALL
 
 pytestmark = pytest.mark.filterwarnings(
     # Keras passes TensorFlow variables to np.array; TensorFlow does not know NumPy 2's `copy` yet.
@@ -148,6 +150,13 @@ class TestFitting:
         trainer.fit(batches, verbose=0)
         assert "image_encoder" in changed(trainer, before)
         assert int(trainer.optimizer.iterations) == 2
+
+    def test_half_precision_trains(self) -> None:
+        sam = SAM.from_preset(SMALL, dtype="mixed_bfloat16")
+        trainer = small_trainer(sam)
+        history = trainer.fit(small_batches(sam, steps=1), verbose=0).history
+        assert np.isfinite(history["loss"]).all()
+        assert {v.dtype for v in sam.trainable_variables} == {"float32"}
 
     def test_nothing_to_train_is_refused(self) -> None:
         sam = small_sam()
