@@ -29,6 +29,8 @@ TOLERANCE = 1e-3
 #: Photos are brought to the model frame's long side, so that nobody's resizing plays a part when
 #: logits are compared.
 _LONG_SIDE = 1024
+#: Who compiles nothing.
+_EAGER = ("reference", "hugging face")
 
 
 def measure_peers(settings: Settings, log: Log) -> None:
@@ -62,7 +64,7 @@ def measure_peers(settings: Settings, log: Log) -> None:
                 processes[name].ask("load", **chosen)
         products = start("products")
         products.ask("load")
-        usable = _checked(processes, prefix, settings, log, folder)
+        usable = _checked(processes, products, prefix, settings, log, folder)
         _measure_stages(usable, products, prefix, settings, log)
         if settings.whole:
             _measure_whole(usable, products, prefix, settings, log)
@@ -103,6 +105,7 @@ def _thresholds(reference: ContenderProcess, settings: Settings) -> dict[str, An
 
 def _checked(
     processes: dict[str, ContenderProcess],
+    products: ContenderProcess,
     prefix: str,
     settings: Settings,
     log: Log,
@@ -110,15 +113,18 @@ def _checked(
 ) -> dict[str, ContenderProcess]:
     """Compare logits with the reference's; what fails or differs is not measured.
 
-    What compiles, compiles here.
+    What compiles, compiles here; of what does not, this is the first turn already.
     """
     logits: dict[str, NDArray[np.float32]] = {}
     usable = {}
     for name, process in processes.items():
         path = folder / f"{name}.npy"
         try:
-            _stages(process, settings.photos[0])
+            log.measure(f"{prefix}|rate|check|{name}", lambda: _rate(products))
+            stages = _stages(process, settings.photos[0])
             process.ask("save_logits", path=str(path))
+            if name in _EAGER:
+                log.measure(f"{prefix}|stage|{name}|0", lambda s=stages: {"value": s})
         except ContenderError as error:
             print(f"left out: {error}", flush=True)
             log.measure(f"{prefix}|error|{name}", lambda e=error: {"value": str(e)})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 # Before anything that imports TensorFlow: PyTorch crashes when it is loaded after it.
@@ -107,12 +108,23 @@ class ReferenceContender:
         """See `Contender`: products alone; a whole photo is so many batches of them."""
         from torch.utils.flop_counter import FlopCounterMode
 
-        flops = {}
-        steps = {"embed": lambda: self.embed(photo), "score": lambda: self.score(points)}
-        for name, step in steps.items():
-            with FlopCounterMode(display=False) as counter:
-                step()
-            flops[name] = counter.get_total_flops()
+        del photo
+        # On no device at all: shapes are enough to count.
+        sam = copy.deepcopy(self._sam).to("meta")
+        side = sam.image_encoder.img_size
+        with torch.device("meta"), torch.no_grad():
+            with FlopCounterMode(display=False) as embedding:
+                features = sam.image_encoder(torch.empty(1, 3, side, side))
+            with FlopCounterMode(display=False) as scoring:
+                sam.mask_decoder(
+                    image_embeddings=features,
+                    image_pe=sam.prompt_encoder.get_dense_pe(),
+                    # A point and its padding; without a mask, one embedding for all positions.
+                    sparse_prompt_embeddings=torch.empty(len(points), 2, features.shape[1]),
+                    dense_prompt_embeddings=torch.empty(len(points), *features.shape[1:]),
+                    multimask_output=True,
+                )
         batches = len(self._generator.point_grids[0]) / len(points)
-        flops["generate"] = round(flops["embed"] + batches * flops["score"])
+        embed, score = embedding.get_total_flops(), scoring.get_total_flops()
+        flops = {"embed": embed, "score": score, "generate": round(embed + batches * score)}
         return {name: {"flops": value} for name, value in flops.items()}
