@@ -253,7 +253,8 @@ def table_lines(result: Row) -> Iterator[str]:
     """Write the result as a table for the docs."""
     yield "| | best of three | top scored | AR@100 | AR@1000 |"
     yield "|---|---|---|---|---|"
-    for entry in [{"title": "`tiny`", **result[MODEL]}, *result["classical"].values()]:
+    model = [{"title": "`tiny`", **result[MODEL]}] if MODEL in result else []
+    for entry in [*model, *result["classical"].values()]:
         figures = (entry[k] for k in ("best_of_three", "top_scored", "ar_at_100", "ar_at_1000"))
         yield f"| {entry['title']} | {' | '.join(f'{figure:.3f}' for figure in figures)} |"
 
@@ -293,15 +294,19 @@ def main() -> None:
         for name, (file, load) in parts.items()
         if arguments.part is None or name in arguments.part
     }
-    if len(measured) < len(parts) or None in measured.values():
-        print("not complete; the same command without --part goes on")
+    if None in measured.values():
+        print("not complete; the same command goes on")
         return
     result = {
         "photos": len(images),
         "weights_sha256": digest,
-        MODEL: summarize_model(measured[MODEL] or []),
+        **{
+            name: summarize_model(rows) for name, rows in measured.items() if name == MODEL and rows
+        },
         "classical": {
-            name: summarize_method(method, measured[name] or []) for name, method in METHODS.items()
+            name: summarize_method(METHODS[name], rows)
+            for name, rows in measured.items()
+            if name != MODEL and rows
         },
     }
     arguments.out.write_text(json.dumps(result, indent=2) + "\n")
