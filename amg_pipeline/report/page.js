@@ -101,75 +101,109 @@
     canvas.height = Math.max(1, Math.round(height * devicePixelRatio));
   }
 
-  // Which mask each pixel of a canvas shows, column by column; -1 for none.
-  function owners(data, masks, width, height) {
+  function contextOf(canvas) {
+    return canvas.getContext("2d", { willReadFrequently: true });
+  }
+
+  // The pixels of a canvas that masks may cover.
+  function regionOf(data, masks, { width, height }) {
+    const across = width / data.width, down = height / data.height;
+    const least = (side, factor) => Math.floor(Math.min(...masks.map(side)) * factor);
+    const most = (side, factor) => Math.ceil(Math.max(...masks.map(side)) * factor);
+    const left = Math.max(0, least((m) => m.left, across));
+    const top = Math.max(0, least((m) => m.top, down));
+    return {
+      left,
+      top,
+      width: Math.min(width, most((m) => m.left + m.width, across)) - left,
+      height: Math.min(height, most((m) => m.top + m.height, down)) - top,
+    };
+  }
+
+  // Which mask each pixel of a region shows, column by column; -1 for none.
+  function owners(data, masks, canvas, region) {
+    const { left, top, width, height } = region;
     const owner = new Int32Array(width * height).fill(-1);
-    const across = data.width / width, down = height / data.height;
+    const across = data.width / canvas.width, down = canvas.height / data.height;
     masks.forEach((mask) => {
-      const first = Math.max(0, Math.ceil(mask.left / across - 0.5));
-      for (let x = first; x < width; x++) {
+      const first = Math.max(left, Math.ceil(mask.left / across - 0.5));
+      for (let x = first; x < left + width; x++) {
         const column = Math.floor((x + 0.5) * across) - mask.left;
         if (column >= mask.width) break;
         for (const [from, to] of mask.spans[column] ?? []) {
-          const y0 = Math.max(0, Math.ceil((mask.top + from) * down - 0.5));
-          const y1 = Math.min(height, Math.ceil((mask.top + to) * down - 0.5));
-          if (y1 > y0) owner.fill(mask.index, x * height + y0, x * height + y1);
+          const y0 = Math.max(0, Math.ceil((mask.top + from) * down - 0.5) - top);
+          const y1 = Math.min(height, Math.ceil((mask.top + to) * down - 0.5) - top);
+          const start = (x - left) * height;
+          if (y1 > y0) owner.fill(mask.index, start + y0, start + y1);
         }
       }
     });
     return owner;
   }
 
-  // Whether a pixel lies within `thick` steps of where its mask ends. What lies over a mask does
-  // not end it.
-  function isBorder(owner, x, y, width, height, thick) {
-    const at = x * height + y, own = owner[at];
+  // Whether a pixel lies within `thick` steps of where its mask ends: what lies over a mask does
+  // not end it, nor does the edge of the picture.
+  function isBorder(owner, x, y, canvas, region, thick) {
+    const { left, top, width, height } = region, at = x * height + y, own = owner[at];
     for (let d = 1; d <= thick; d++) {
-      if ((y >= d && owner[at - d] < own) || (y + d < height && owner[at + d] < own)) return true;
-      if (x >= d && owner[at - d * height] < own) return true;
-      if (x + d < width && owner[at + d * height] < own) return true;
+      if (y >= d ? owner[at - d] < own : y + top >= d) return true;
+      if (y + d < height ? owner[at + d] < own : y + top + d < canvas.height) return true;
+      if (x >= d ? owner[at - d * height] < own : x + left >= d) return true;
+      if (x + d < width ? owner[at + d * height] < own : x + left + d < canvas.width) return true;
     }
     return false;
   }
 
-  function draw(canvas, data, masks, colourAt, thick) {
-    const { width, height } = canvas;
-    const owner = owners(data, masks, width, height);
-    const context = canvas.getContext("2d");
-    const pixels = context.createImageData(width, height);
+  // One number for a pixel, as a canvas stores it.
+  function packed(red, green, blue, alpha) {
+    return new Uint32Array(new Uint8ClampedArray([red, green, blue, alpha]).buffer)[0];
+  }
+
+  // Draws masks in their colours, each a pair of fill and line; what none covers stays as it is.
+  function draw(canvas, data, masks, colours, thick) {
+    if (!masks.length) return;
+    const region = regionOf(data, masks, canvas), { left, top, width, height } = region;
+    if (width <= 0 || height <= 0) return;
+    const owner = owners(data, masks, canvas, region);
+    const context = contextOf(canvas);
+    const image = context.getImageData(left, top, width, height);
+    const pixels = new Uint32Array(image.data.buffer);
     for (let x = 0; x < width; x++) {
       for (let y = 0; y < height; y++) {
         const own = owner[x * height + y];
-        const border = own >= 0 && isBorder(owner, x, y, width, height, thick);
-        const colour = colourAt(own, border);
-        if (colour) pixels.data.set(colour, 4 * (y * width + x));
+        if (own < 0) continue;
+        const border = isBorder(owner, x, y, canvas, region, thick);
+        pixels[y * width + x] = colours[own][border ? 1 : 0];
       }
     }
-    context.putImageData(pixels, 0, 0);
-    return context;
+    context.putImageData(image, left, top);
   }
 
   // All masks: a fill and a lighter outline.
   function paint(canvas, data, mode) {
-    const colours = data.masks.map((mask) => colourOf(mask.index));
-    const fill = mode === "masks" ? 97 : 0;
-    const fills = colours.map((c) => [...c, fill]);
-    const lines = colours.map((c) => [...c.map((part) => 0.55 * part + 0.45 * 255), 242]);
-    draw(canvas, data, data.masks, (own, border) => own >= 0 && (border ? lines : fills)[own],
-      Math.max(1, Math.round(1.6 * devicePixelRatio)));
+    const colours = data.masks.map((mask) => {
+      const colour = colourOf(mask.index);
+      const line = colour.map((part) => 0.55 * part + 0.45 * 255);
+      return [packed(...colour, mode === "masks" ? 97 : 0), packed(...line, 242)];
+    });
+    draw(canvas, data, data.masks, colours, Math.max(1, Math.round(1.6 * devicePixelRatio)));
   }
 
   // One mask: all else in the shade, a line around it, and its prompt.
   function focus(canvas, data, mask) {
-    const shade = [8, 10, 12, 150], line = [255, 255, 255, 255], clear = [0, 0, 0, 0];
-    const context = draw(canvas, data, [mask],
-      (own, border) => (own < 0 ? shade : border ? line : clear),
-      Math.max(2, Math.round(2 * devicePixelRatio)));
+    const context = contextOf(canvas);
+    context.clearRect(0, 0, canvas.width, canvas.height);
+    context.fillStyle = "rgb(8 10 12 / 59%)";
+    context.fillRect(0, 0, canvas.width, canvas.height);
+    const colours = { [mask.index]: [0, packed(255, 255, 255, 255)] };
+    draw(canvas, data, [mask], colours, Math.max(2, Math.round(2 * devicePixelRatio)));
     if (mask.x === null || mask.y === null) return;
     const scale = canvas.width / data.width;
     context.beginPath();
     context.arc(mask.x * scale, mask.y * scale, 4 * devicePixelRatio, 0, 2 * Math.PI);
-    Object.assign(context, { fillStyle: "#ffd54a", strokeStyle: "#000", lineWidth: devicePixelRatio });
+    context.fillStyle = "#ffd54a";
+    context.strokeStyle = "#000";
+    context.lineWidth = devicePixelRatio;
     context.fill();
     context.stroke();
   }
@@ -222,7 +256,7 @@
       const found = pointed(event, canvas, data);
       if (found !== shown) {
         shown = found;
-        if (found < 0) canvas.getContext("2d").clearRect(0, 0, canvas.width, canvas.height);
+        if (found < 0) contextOf(canvas).clearRect(0, 0, canvas.width, canvas.height);
         else focus(canvas, data, data.masks[found]);
       }
       say(found < 0 ? "" : describe(data, data.masks[found]), event.clientX, event.clientY);
