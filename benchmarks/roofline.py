@@ -5,7 +5,8 @@
 Counts the products of the graphs that the package compiles for an accelerator, and gives each the
 time that its operations or its bytes need, whichever is longer, at a device's published rates:
 element-wise work is taken to ride along, so this is a bound and no forecast. Writes
-`benchmarks/results/roofline.json` and the table in `docs/performance.md`. With `--measure`, on a
+`benchmarks/results/roofline.json`, where models that are not asked for stay, and the table in
+`docs/performance.md`. With `--measure`, on a
 machine with a GPU, it also times the stages there and gives the fraction of the bound.
 """
 
@@ -134,7 +135,9 @@ def budgets(model: str, *, survivors: float) -> dict[str, Budget]:
 
 
 def _segmenter(model: str) -> tuple[Any, WorkRecorder]:
-    """Make a model as for an accelerator; its weights are random, since none of them is read."""
+    """Make a model as for an accelerator; its weights are zero, since none of them is read."""
+    import keras
+
     from amg_pipeline.sam import SAM, rel_pos_attention
     from amg_pipeline.sam import segmenter as segmenter_module
 
@@ -142,6 +145,8 @@ def _segmenter(model: str) -> tuple[Any, WorkRecorder]:
     # Asked when graphs are traced; nothing else of this process runs them.
     for module in (segmenter_module, rel_pos_attention):
         module.has_accelerator = lambda: True
+    for initializer in (keras.initializers.GlorotUniform, keras.initializers.RandomNormal):
+        initializer.__call__ = lambda _, shape, dtype=None, **__: keras.ops.zeros(shape, dtype)
     with recorder:
         sam = SAM.from_variant(model, weights=None)
         return sam.segmenter(points_per_batch=_POINTS_PER_BATCH), recorder
@@ -258,6 +263,9 @@ def main() -> int:
     parser.add_argument("--results", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     models: dict[str, Any] = {}
+    if arguments.results.is_file():
+        before = json.loads(arguments.results.read_text())
+        models = before["models"] if before["survivors"] == arguments.survivors else {}
     for model in arguments.models:
         stages = budgets(model, survivors=arguments.survivors)
         models[model] = _row(stages)
@@ -266,6 +274,7 @@ def main() -> int:
             measured["fraction_of_the_bound"] = _fractions(measured, stages)
             models[model]["measured"] = measured
             print(model, measured, flush=True)
+    models = dict(sorted(models.items(), key=lambda item: item[1]["stages"]["encoder"]["flops"]))
     document = {"survivors": arguments.survivors, "models": models}
     arguments.results.write_text(json.dumps(document, indent=1) + "\n")
     lines = _table(models, arguments.survivors)
