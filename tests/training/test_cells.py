@@ -3,7 +3,12 @@ from __future__ import annotations
 import numpy as np
 from keras import ops
 
-from amg_pipeline.training.cells import labels_by_cell, locate_in_cells, upscale_cells
+from amg_pipeline.training.cells import (
+    cells_to_grid,
+    labels_by_cell,
+    locate_in_cells,
+    upscale_cells,
+)
 from tests.sam.small_sam import CHANNELS, GRID, IMG_SIZE, LOW_RES, as_arrays, make_sam
 
 
@@ -45,3 +50,9 @@ def test_upscaled_cells_make_the_decoders_own_masks() -> None:
     np.testing.assert_allclose(
         as_arrays(logits)[:, 1:], by_cell.reshape(1, 3, -1), rtol=1e-3, atol=1e-3
     )
+
+
+def test_values_by_cell_go_back_to_their_places() -> None:
+    grid = np.random.default_rng(0).normal(size=(2, 3, 8, 12)).astype(np.float32)
+    by_cell = ops.reshape(labels_by_cell(ops.convert_to_tensor(grid)), (2, 3, -1))
+    np.testing.assert_array_equal(as_arrays(cells_to_grid(by_cell, 2, 3)), grid)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -8,6 +10,7 @@ from amg_pipeline.training.prompts import (
     Prompts,
     draw_clicks,
     drop_small_masks,
+    sample_mask_prompts,
     sample_prompts,
 )
 
@@ -126,3 +129,36 @@ def test_what_is_meant_is_one_of_the_masks(label_maps: NDArray[np.uint8], box_sh
     assert prompts.target_ids[np.arange(200), prompts.meant_levels].all()
     ambiguous = prompts.target_ids.all(axis=1)
     assert 0 < prompts.meant_levels[ambiguous].mean() < 1
+
+
+class TestMaskPrompts:
+    masks = np.zeros((3, 10, 12), np.uint8)
+    masks[0, 2:6, 3:9] = 1
+    masks[1, 7, 7] = 255
+
+    def draw(self, count: int, **options: float) -> Any:
+        rng = np.random.default_rng(0)
+        return sample_mask_prompts(rng, self.masks, count, **options)
+
+    def test_masks_take_turns_and_empty_ones_are_left_out(self) -> None:
+        _, _, meant = self.draw(5)
+        assert sorted(meant[:2]) == sorted(meant[2:4]) == [0, 1]
+
+    def test_clicks_fall_into_their_masks(self) -> None:
+        coords, labels, meant = self.draw(40, box_share=0.0)
+        columns, rows = coords[:, 0].astype(int).T
+        assert (self.masks[meant, rows, columns] > 0).all()
+        assert (labels == [1, -1]).all()
+
+    def test_boxes_bound_their_masks(self) -> None:
+        coords, labels, meant = self.draw(20, box_share=1.0)
+        assert (labels == [2, 3]).all()
+        np.testing.assert_allclose(coords[meant == 0].mean(axis=0), [[3, 2], [8, 5]], atol=0.5)
+
+    def test_small_masks_can_be_left_out(self) -> None:
+        assert set(self.draw(6, min_pixels=2)[2]) == {0}
+
+    def test_without_masks_nothing_is_meant(self) -> None:
+        _, labels, meant = self.draw(3, min_pixels=1000)
+        assert (labels == -1).all()
+        assert (meant == -1).all()
