@@ -26,7 +26,7 @@ from amg_pipeline.report.sampled_masks import SampledMask, sample_masks
 from amg_pipeline.storage.image_masks import ImageMasks
 
 #: Long sides in pixels, of what is shown large and of what a gallery shows.
-MAX_SIDE, THUMB_SIDE = 1600, 720
+MAX_SIDE, THUMB_SIDE = 1280, 720
 JPEG_QUALITY = 84
 #: Names of the files of cards, and of nothing else.
 CARD_FILE = re.compile(r"[0-9a-f]{16}-(?:photo\.jpg|thumb\.jpg|masks\.js)")
