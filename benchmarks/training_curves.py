@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-#: Largest relative difference of a step's loss between two backends.
-TOLERANCE = 5e-3
+#: Largest relative difference of a step's loss between two backends. Rounding grows from step to step,
+#: and a click may fall elsewhere; 4e-3 was seen between TensorFlow and JAX.
+TOLERANCE = 1e-2
 STEPS = 20
 
 

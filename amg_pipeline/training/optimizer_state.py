@@ -19,7 +19,11 @@ def rebuilt_for(optimizer: Any, variables: Sequence[Any]) -> Any:
     Returns:
         An optimizer of the same kind and settings, built for the variables.
     """
-    fresh = type(optimizer).from_config(optimizer.get_config())
+    config = optimizer.get_config()
+    if isinstance(config["learning_rate"], dict):
+        # The schedule itself: a class of the caller's need not be known to Keras by name.
+        config["learning_rate"] = optimizer._learning_rate
+    fresh = type(optimizer).from_config(config)
     fresh.build(list(variables))
     known = {variable.path: variable for variable in optimizer.variables}
     for variable in fresh.variables:

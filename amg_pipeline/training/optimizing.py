@@ -34,6 +34,7 @@ def muon(schedule: Any, *, ema_momentum: float, weight_decay: float = 0.01) -> A
     )
 
 
+@keras.saving.register_keras_serializable(package="amg_pipeline")
 class WarmUpHold(keras.optimizers.schedules.LearningRateSchedule):
     """A linear warm-up to the peak, which is held until a linear cool-down to zero.
 
