@@ -5,20 +5,20 @@ const STORE = "amg-review-filters";
 /** Powers of ten of the largest area that can be asked for. */
 const MOST_POWER = 8;
 
-const percent = (value) => `${Number((value * 100).toPrecision(3))} %`;
+const percent = (value) => `${Number((value * 100).toPrecision(3))} % of image`;
 const score = (value) => value.toFixed(2);
 const toArea = (position) => (position <= 0 ? 0 : Math.round(10 ** position));
 
 /** `from` turns a slider's position into a limit; `of` says where a mask lies along the slider. */
 const SLIDERS = [
-  { key: "iou", label: "Predicted IoU at least", min: 0, max: 1, step: 0.005, rest: 0, say: score,
+  { key: "iou", label: "Predicted IoU ≥", name: "Least predicted IoU", min: 0, max: 1, step: 0.005, rest: 0, say: score,
     of: (mask) => mask.iou, passes: (mask, limit) => limit === 0 || mask.iou >= limit },
-  { key: "stability", label: "Stability at least", min: 0, max: 1, step: 0.005, rest: 0, say: score,
+  { key: "stability", label: "Stability ≥", name: "Least stability score", min: 0, max: 1, step: 0.005, rest: 0, say: score,
     of: (mask) => mask.stability, passes: (mask, limit) => limit === 0 || mask.stability >= limit },
-  { key: "area", label: "Area at least", min: 0, max: MOST_POWER, step: 0.05, rest: 0, from: toArea,
+  { key: "area", label: "Area ≥", name: "Least area", min: 0, max: MOST_POWER, step: 0.05, rest: 0, from: toArea,
     say: (value) => `${value.toLocaleString("en")} px`,
     of: (mask) => Math.log10(Math.max(1, mask.area)), passes: (mask, limit) => mask.area >= limit },
-  { key: "share", label: "Area below, of the image", min: 0, max: 1, step: 0.005, rest: 1, say: percent,
+  { key: "share", label: "Area <", name: "Area below, as part of the image", min: 0, max: 1, step: 0.005, rest: 1, say: percent,
     of: (mask, image) => mask.area / (image.width * image.height),
     passes: (mask, limit, image) => limit === 1 || mask.area < limit * image.width * image.height },
 ];
@@ -35,6 +35,7 @@ export class Filters {
       const [label, output, canvas, input] = row.children;
       label.textContent = slider.label;
       label.htmlFor = input.id = `slider-${slider.key}`;
+      input.setAttribute("aria-label", slider.name);
       Object.assign(input, { min: slider.min, max: slider.max, step: slider.step });
       input.value = kept[slider.key] ?? slider.rest;
       output.htmlFor = input.id;
@@ -46,13 +47,18 @@ export class Filters {
         onChange();
       });
       root.append(row);
+      measure(one);
       this.#show(one);
     }
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.#sliders.forEach(draw));
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+      this.#sliders.forEach(measure);
+      this.#sliders.forEach(draw);
+    });
   }
 
   /** Shows how the masks of another image are spread. */
   open(image) {
+    this.#sliders.forEach(measure);
     for (const slider of this.#sliders) {
       slider.bins.fill(0);
       for (const mask of image.masks) {
@@ -96,14 +102,18 @@ export class Filters {
   }
 }
 
-function draw({ canvas, bins, input, min, max, rest }) {
+/** Asks for sizes and colours once, since each question makes the browser lay out the page. */
+function measure(slider) {
+  const { canvas } = slider;
   const ratio = devicePixelRatio || 1;
-  const [width, height] = [canvas.clientWidth || 280, canvas.clientHeight || 22];
-  if (canvas.width !== Math.round(width * ratio)) canvas.width = Math.round(width * ratio);
-  if (canvas.height !== Math.round(height * ratio)) canvas.height = Math.round(height * ratio);
-  const context = canvas.getContext("2d");
+  [canvas.width, canvas.height] = [canvas.clientWidth || 140, canvas.clientHeight || 20].map((side) => Math.round(side * ratio));
   const style = getComputedStyle(canvas);
-  const [kept, lost] = [style.getPropertyValue("--accent"), style.getPropertyValue("--line")];
+  slider.colours = [style.getPropertyValue("--accent"), style.getPropertyValue("--line")];
+}
+
+function draw({ canvas, bins, input, min, max, rest, colours: [kept, lost] }) {
+  const ratio = devicePixelRatio || 1;
+  const context = canvas.getContext("2d");
   const limit = ((Number(input.value) - min) / (max - min)) * BINS;
   const most = Math.max(1, ...bins);
   context.clearRect(0, 0, canvas.width, canvas.height);

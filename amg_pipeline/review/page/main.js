@@ -51,9 +51,9 @@ function paint() {
   under = under.filter((mask) => there.has(mask.name));
   const all = image.masks.length - parts.size + image.unions.length;
   $("shown").textContent = shown.length === all ? `${all}` : `${shown.length} of ${all} shown`;
-  markAll();
+  markAll({ lists: false });
   clearTimeout(listTimer);
-  listTimer = setTimeout(updateList, 60);
+  listTimer = setTimeout(updateList, 120);
   performance.measure("paint", "paint-begin");
 }
 
@@ -63,10 +63,10 @@ function updateList() {
   list.mark(picked, active, { scroll: false });
 }
 
-function markAll({ scroll = false } = {}) {
+function markAll({ scroll = false, lists = true } = {}) {
   const masks = shown.filter((mask) => picked.has(mask.name));
   stage.mark(masks, active);
-  list.mark(picked, active, { scroll });
+  if (lists) list.mark(picked, active, { scroll });
   $("picked").textContent = picked.size ? `${picked.size} picked` : "none";
   const isIdle = !picked.size && !active;
   for (const id of ["accept", "reject", "clear"]) $(id).disabled = isIdle;

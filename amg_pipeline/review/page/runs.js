@@ -24,9 +24,12 @@ export function parseCounts(text) {
   return runs;
 }
 
-/** Chooses the frame of the stage: the image's own, or a smaller one of the same shape. */
+/** How many times a small image is enlarged at most, so that its borders are drawn thin. */
+const MOST_SCALE = 4;
+
+/** Chooses the frame of the stage, in which masks are painted: of the image's shape. */
 export function chooseFrame(width, height, maxSide) {
-  const scale = Math.min(1, maxSide / Math.max(width, height, 1));
+  const scale = Math.min(MOST_SCALE, maxSide / Math.max(width, height, 1));
   return { width: Math.max(1, Math.round(width * scale)), height: Math.max(1, Math.round(height * scale)) };
 }
 

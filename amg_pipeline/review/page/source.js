@@ -3,7 +3,7 @@
 import { chooseFrame } from "/page/runs.js";
 
 /** Pixels of the long side of the frame that masks are painted in. */
-const FRAME_SIDE = 1600;
+const FRAME_SIDE = devicePixelRatio > 1 ? 1920 : 1280;
 /** Images that are kept, ready to be shown. */
 const KEPT = 8;
 

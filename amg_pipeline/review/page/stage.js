@@ -27,6 +27,7 @@ export class Stage {
   #fillPixels;
   #markPixels;
   #shown = [];
+  #marked = [null];
   #zoom = 1;
   #offset = { x: 0, y: 0 };
   #drag = null;
@@ -46,6 +47,7 @@ export class Stage {
   /** Takes up another image. */
   open(image) {
     this.#frame = image.frame;
+    this.#marked = [null];
     const { width, height } = image.frame;
     this.#labels = new Uint16Array(width * height);
     for (const canvas of [this.#fills, this.#marks]) [canvas.width, canvas.height] = [width, height];
@@ -88,6 +90,10 @@ export class Stage {
 
   /** Marks the picked masks, and the one that keys and the pointer mean. */
   mark(picked, active) {
+    const marked = [...picked, active];
+    // Nothing to do while sliders move, which is when each frame counts.
+    if (marked.length === this.#marked.length && marked.every((mask, at) => mask === this.#marked[at])) return;
+    this.#marked = marked;
     const pixels = new Uint32Array(this.#markPixels.data.buffer).fill(0);
     const put = (mask, fill, edge) => {
       if (!mask.raster) return;
