@@ -191,14 +191,17 @@ class SamSegmenter:
         return self._sam.image_encoder(ops.convert_to_tensor(images))
 
     def _share_image(self, features: Any) -> Any:
-        prompt_encoder = self._sam.prompt_encoder
+        prompt_encoder, decoder = self._sam.prompt_encoder, self._sam.mask_decoder
         _, dense = prompt_encoder()
-        side = self._sam.mask_decoder.image_side(
-            ops.add(ops.convert_to_tensor(features), dense),
-            prompt_encoder.get_dense_pe(),
-            self._num_tokens,
+        # Cast as a layer's call does with what it is given; its steps do not.
+        image, positions = (
+            ops.cast(part, decoder.compute_dtype)
+            for part in (
+                ops.add(ops.convert_to_tensor(features), dense),
+                prompt_encoder.get_dense_pe(),
+            )
         )
-        return side.shared
+        return decoder.image_side(image, positions, self._num_tokens).shared
 
     def _attend_points(self, shared: Any, coords: Any) -> tuple[Any, Any]:
         prompt_encoder, decoder = self._sam.prompt_encoder, self._sam.mask_decoder
@@ -209,7 +212,7 @@ class SamSegmenter:
             ops.concatenate([coords, ops.zeros_like(coords)], axis=1),
             ops.concatenate([labels, padding], axis=1),
         )
-        tokens = decoder.prompt_tokens(sparse)
+        tokens = decoder.prompt_tokens(ops.cast(sparse, decoder.compute_dtype))
         if coords.shape[0] == self._prompts_at_once:
             return self._score(shared, tokens)
         turns = ops.reshape(tokens, (-1, self._prompts_at_once, *tokens.shape[1:]))

@@ -165,3 +165,20 @@ def test_too_few_or_too_many_points_are_refused(runner: SamSegmenter, count: int
     embedding = runner.encode([random_image(20, 31)[0]])[0]
     with pytest.raises(ValueError, match=rf"1 to 6 points.*Received: {count}"):
         runner.score(embedding, np.zeros((count, 2)))
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_half_precision_finds_nearly_the_same(policy: str) -> None:
+    """`--precision fast`: its steps are called, not its layers, which would cast what they get."""
+    image = random_image(48, 80)[0]
+    full, half = (
+        make_sam(dtype=dtype).segmenter(points_per_batch=6) for dtype in ("float32", policy)
+    )
+    expected, found = scored(full, image), scored(half, image)
+    spread = np.ptp(expected.predicted_iou)
+    assert np.abs(found.predicted_iou - expected.predicted_iou).max() < 0.1 * spread
+    masks, same = (
+        unpacked(runner.measure(part, PROMPT_INDICES, MASK_INDICES, stability_score_offset=OFFSET))
+        for runner, part in ((full, expected), (half, found))
+    )
+    assert (masks != same).mean() < 0.05
