@@ -186,4 +186,4 @@ work: $(VENV)/.dev-installed ## Count operations, calls and bytes of a photo, co
 	$(BIN)/python -m benchmarks.work_guard --models low_rank tiny vit_b
 
 clean: ## Remove environments, caches and the demo's output
-	rm -rf .venv .venv-* .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage htmlcov amg-demo
+	rm -rf .venv .venv-* .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage htmlcov amg-demo site

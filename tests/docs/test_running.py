@@ -22,7 +22,7 @@ from PIL import Image
 from amg_pipeline.assets import PHOTOS_FOLDER
 from tests.docs.blocks import ROOT, RUNNABLE, Block, all_blocks
 
-pytestmark = [pytest.mark.docs, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.docs, pytest.mark.timeout(600)]
 
 _SESSION = Path(__file__).parent / "python_session.py"
 _LONGEST_SIDE = 200
