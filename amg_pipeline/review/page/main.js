@@ -22,7 +22,10 @@ const unsaved = [];
 let isSending = false;
 
 const stage = new Stage($("stage"), { hover, click, zoom: (factor) => ($("zoom").textContent = `${Math.round(factor * 100)} %`) });
-const filters = new Filters($("sliders"), () => schedule());
+const filters = new Filters($("sliders"), () => {
+  isSliding = true;
+  schedule();
+});
 const list = new MaskList($("masks"), {
   pick: (mask, event) => pick(mask, { adds: event.shiftKey || event.ctrlKey || event.metaKey }),
   mean: (mask) => mean(mask),
@@ -31,6 +34,7 @@ const list = new MaskList($("masks"), {
 // Painting: at most once a frame. The list follows when the hand rests.
 
 let isScheduled = false;
+let isSliding = false;
 let listTimer = 0;
 function schedule() {
   if (!isScheduled) requestAnimationFrame(paint);
@@ -53,7 +57,9 @@ function paint() {
   $("shown").textContent = shown.length === all ? `${all}` : `${shown.length} of ${all} shown`;
   markAll({ lists: false });
   clearTimeout(listTimer);
-  listTimer = setTimeout(updateList, 120);
+  if (isSliding) listTimer = setTimeout(updateList, 120);
+  else updateList();
+  isSliding = false;
   performance.measure("paint", "paint-begin");
 }
 
