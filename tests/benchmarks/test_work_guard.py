@@ -23,16 +23,12 @@ def low_rank(sam: Any) -> Counted:
     return Counted(CASES["low_rank"], sam)
 
 
-def _faults(counted: Counted, name: str = "low_rank") -> list[str]:
-    return faults(counted.count(), allowed_work()[name])
+def _faults(counted: Counted) -> list[str]:
+    return faults(counted.count(), allowed_work()["low_rank"])
 
 
 def test_large_models_do_no_more_than_is_written_down(low_rank: Counted) -> None:
     assert _faults(low_rank) == []
-
-
-def test_tiny_does_no_more_than_is_written_down() -> None:
-    assert _faults(Counted(CASES["tiny"]), "tiny") == []
 
 
 def test_it_is_found_if_masks_are_made_of_prompts_that_failed(
@@ -46,6 +42,7 @@ def test_it_is_found_if_masks_are_made_of_prompts_that_failed(
     assert any(fault.startswith("bytes_to_host") for fault in found)
 
 
+@pytest.mark.work
 def test_it_is_found_if_every_prompt_gets_an_image_of_its_own(
     sam: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -54,6 +51,7 @@ def test_it_is_found_if_every_prompt_gets_an_image_of_its_own(
     assert any(fault.startswith("flops") for fault in found)
 
 
+@pytest.mark.work
 def test_it_is_found_if_batches_are_padded_to_twice_their_size(sam: Any) -> None:
-    found = _faults(Counted(CASES["low_rank"], sam, points_per_batch=32))
+    found = _faults(Counted(CASES["low_rank"], sam, points_per_batch=24))
     assert any(fault.startswith("flops") for fault in found)
