@@ -183,7 +183,7 @@ bench: $(BENCH_VENV)/.installed ## Compare the speed with the peers, write the t
 	$(BENCH_VENV)/bin/python -m benchmarks.bench $(BENCH_ARGS)
 
 work: $(VENV)/.dev-installed ## Count operations, calls and bytes of a photo, compare with those written down
-	$(BIN)/python -m benchmarks.work_guard --models low_rank tiny vit_b
+	$(BIN)/python -m benchmarks.work_guard
 	$(BIN)/python -m pytest -m work tests/benchmarks $(PYTEST_ARGS)
 
 clean: ## Remove environments, caches and the demo's output

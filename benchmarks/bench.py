@@ -59,7 +59,7 @@ def main() -> int:
     )
     log = Log(arguments.log)
     if arguments.measure:
-        for part in arguments.parts:
+        for part in arguments.parts or PARTS:
             PARTS[part](settings, log)
     document = {"environment": _environment(), **summarise(log.entries)}
     arguments.results.parent.mkdir(parents=True, exist_ok=True)
@@ -72,7 +72,7 @@ def main() -> int:
 
 def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("parts", nargs="*", choices=[[], *PARTS], default=list(PARTS))
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; all if none")
     parser.add_argument("--model", default="vit_b", help="seeded weights of which sizes")
     parser.add_argument("--contenders", nargs="+", choices=PEERS, default=list(PEERS))
     parser.add_argument("--photos", nargs="+", default=["flower"], help="for whole photos")
@@ -92,7 +92,10 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--docs", action=argparse.BooleanOptionalAction, default=True, help="write docs/ too"
     )
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if unknown := set(arguments.parts) - set(PARTS):
+        parser.error(f"There is no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    return arguments
 
 
 def _environment() -> dict[str, Any]:

@@ -18,6 +18,12 @@ _SHOWN = {
     "reference": "reference",
 }
 _STAGES = ("embed", "score", "measure")
+_CURVES = [
+    "![Seconds a photo against points, megapixels and crop layers](images/cost.svg)",
+    "",
+    "With `tiny`: photos of 481 x 321 for the points, 32 x 32 points for sizes and crops, crops of",
+    "a photo of 1024 x 683 with as many points each.",
+]
 
 
 def summarise(entries: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -199,6 +205,7 @@ def write_docs(document: dict[str, Any], docs: Path = DOCS) -> None:
     for name, lines in {
         "peers": _peers_tables(document),
         "tiny": _tiny_lines(document["tiny"]),
+        "curves": _CURVES if document["curves"] else [],
         "memory": _memory_table(document["memory"]),
     }.items():
         text = put_between(text, name, lines)
