@@ -43,9 +43,17 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
-    """Refuse pages that fetch anything from another host."""
-    depth = page.url.count("/")
-    output = output.replace(_THEIR_SCRIPT, "../" * depth + _OUR_SCRIPT)
+    """Let a page load nothing from other hosts."""
+    return _at_home(output, page.url, "../" * page.url.count("/"))
+
+
+def on_post_template(output_content: str, template_name: str, config: MkDocsConfig) -> str:
+    """Let a page without text, such as that of wrong addresses, load nothing from them either."""
+    return _at_home(output_content, template_name, "")
+
+
+def _at_home(output: str, name: str, root: str) -> str:
+    output = output.replace(_THEIR_SCRIPT, root + _OUR_SCRIPT)
     for found in _FETCHED.findall(output):
-        raise PluginError(f"{page.url} must load nothing from other hosts. Received: {found}")
+        raise PluginError(f"{name} must load nothing from other hosts. Received: {found}")
     return output
