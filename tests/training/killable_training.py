@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import tensorflow as tf
+
 from amg_pipeline.sam import SAM
 from amg_pipeline.training.runs import run_training
 from amg_pipeline.training.settings import TrainConfig, load_train_config
@@ -13,13 +15,13 @@ from tests.training.small_preset import SMALL
 #: Everything that has a state: a block that joins later, augmentation, a schedule.
 CONFIG = """
 data:
-  train: [{format: synthetic, path: 5}]
-  valid: [{format: synthetic, path: 2}]
+  train: [{format: synthetic, path: 3}]
+  valid: [{format: synthetic, path: 1}]
 prompts: {per_image: 2, rounds: 1}
 freezing: {trained_blocks: {0: 0, 2: 1}, cached_views: 0}
 optimization:
-  {epochs: 3, batch_size: 2, steps_per_epoch: 7, learning_rate: 0.01, layer_decay: 0.5, xla: false}
-checkpoint_steps: 3
+  {epochs: 3, batch_size: 2, steps_per_epoch: 4, learning_rate: 0.01, layer_decay: 0.5, xla: false}
+checkpoint_steps: 2
 """
 
 
@@ -28,5 +30,7 @@ def build(_config: TrainConfig) -> SAM:
 
 
 if __name__ == "__main__":
+    # Tracing would take most of the time of so few steps.
+    tf.config.run_functions_eagerly(True)
     output = Path(sys.argv[1])
     run_training(load_train_config(CONFIG, overrides=[f"output={output}"]), sys.stderr, build=build)
