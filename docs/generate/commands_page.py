@@ -25,7 +25,7 @@ Every command and option of `amg`, made from the program; `amg COMMAND --help` s
 
 def make_page() -> str:
     """Write the page in Markdown."""
-    context = click.Context(app, info_name="amg")
+    context = click.Context(app, info_name="amg", **app.context_settings)
     return "\n".join([_HEAD, *_commands(app, context)])
 
 

@@ -16,6 +16,8 @@ from amg_pipeline.cli.settings import resolve_options
 from amg_pipeline.config import RunConfig
 
 ROOT = Path(__file__).parents[2]
+#: With the names of the help option, which a command keeps from the first context that it sees.
+_PARENT = click.Context(app, **app.context_settings)
 PAGES = (
     ROOT / "README.md",
     ROOT / "docs" / "cluster.md",
@@ -51,7 +53,7 @@ def _submissions() -> Iterator[tuple[str, list[str], list[str]]]:
 
 
 def _options(words: list[str]) -> RunConfig:
-    context = app.commands["run"].make_context("run", list(words))
+    context = app.commands["run"].make_context("run", list(words), parent=_PARENT)
     return resolve_options(context.params)
 
 

@@ -27,6 +27,7 @@ def by_path(sam: SAM) -> dict[str, np.ndarray]:
     return {v.path.partition("/")[2]: as_arrays(v) for v in sam.variables}
 
 
+@pytest.mark.training
 def test_a_model_of_the_same_sizes_becomes_equal() -> None:
     small, large = random_sam(0), random_sam(1)
     grow(small, large)

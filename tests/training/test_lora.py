@@ -48,6 +48,7 @@ def test_adapters_may_be_in_one_part_only(where: Any, count: int) -> None:
     assert len(add_adapters(small_sam(), rank=1, where=where)) == count
 
 
+@pytest.mark.training
 def test_merged_weights_give_the_adapters_output_in_an_ordinary_file(tmp_path: Path) -> None:
     sam = small_sam()
     plain = outputs(sam)

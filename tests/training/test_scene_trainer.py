@@ -147,6 +147,7 @@ class TestTraining:
         )
         np.testing.assert_allclose(some["iou"], whole["iou"], atol=1e-4)
 
+    @pytest.mark.training
     def test_a_few_steps_reduce_the_loss_and_train_every_part(self, cache: SceneCache) -> None:
         keras.utils.set_random_seed(0)
         trainer = SceneTrainer(make_sam())

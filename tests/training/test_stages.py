@@ -66,6 +66,7 @@ def test_a_stage_of_other_sizes_starts_from_what_was_learned(change: dict[str, i
     np.testing.assert_allclose(summed, mlp, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.training
 def test_scores_alone_can_be_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     compile_model = keras.Model.compile
     monkeypatch.setattr(

@@ -113,6 +113,7 @@ def train(folder: Path, photos: Path) -> Path:
 
 @pytest.mark.slow
 # A killed `fit` leaves its log open.
+@pytest.mark.training
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.usefixtures("eager")
 def test_a_killed_training_goes_on_and_gives_the_same_bytes(
