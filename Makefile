@@ -91,7 +91,8 @@ ray: $(VENV)/.dev-installed ## Run shards on a Ray of this machine
 	$(BIN)/python -m pytest -m "ray and not chaos" tests/distributed $(PYTEST_ARGS)
 
 training-tests: $(VENV)/.dev-installed ## Fit small models, kill trainings, see that they go on
-	$(BIN)/python -m pytest -m training tests/training tests/cli tests/distributed $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m training tests/training tests/evaluation tests/cli tests/distributed \
+		--numprocesses $(TEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 jobs: $(VENV)/.dev-installed ## Submit jobs to a Ray head on this machine, see how they end
 	$(BIN)/python -m pytest -m ray_job tests/jobs $(PYTEST_ARGS)

@@ -14,7 +14,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 # The suite gives the same result each time and is not judged by the speed of a shared machine.
-settings.register_profile("repeatable", derandomize=True, deadline=None)
+# The suite has minutes; for a longer search: HYPOTHESIS_EXAMPLES=1000 make test
+settings.register_profile(
+    "repeatable",
+    derandomize=True,
+    deadline=None,
+    max_examples=int(os.environ.get("HYPOTHESIS_EXAMPLES", "40")),
+)
 settings.load_profile("repeatable")
 
 

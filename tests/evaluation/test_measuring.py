@@ -18,6 +18,8 @@ from tests.evaluation.test_datasets import ground_truth
 from tests.fakes import DiscModel, Shape, coordinate_image
 from tests.training.small_preset import SMALL
 
+pytestmark = pytest.mark.training
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:

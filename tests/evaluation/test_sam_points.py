@@ -10,6 +10,8 @@ from amg_pipeline.evaluation.sam_points import SamPoints
 from amg_pipeline.sam import SAM
 from tests.training.small_preset import SMALL
 
+pytestmark = pytest.mark.training
+
 
 @pytest.fixture(scope="module")
 def sam() -> SAM:

@@ -13,6 +13,8 @@ from amg_pipeline.training.growing import grow
 from tests.sam.small_sam import as_arrays
 from tests.sam.small_sizes import SMALL
 
+pytestmark = pytest.mark.training
+
 
 def random_sam(seed: int, **sizes: int) -> SAM:
     """A model whose positions, too, are drawn at random."""
@@ -27,7 +29,6 @@ def by_path(sam: SAM) -> dict[str, np.ndarray]:
     return {v.path.partition("/")[2]: as_arrays(v) for v in sam.variables}
 
 
-@pytest.mark.training
 def test_a_model_of_the_same_sizes_becomes_equal() -> None:
     small, large = random_sam(0), random_sam(1)
     grow(small, large)

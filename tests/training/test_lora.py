@@ -14,6 +14,8 @@ from amg_pipeline.training.trainer import SAMTrainer
 from tests.sam.small_sam import as_arrays, random_image
 from tests.training.labelled_images import small_batches, small_sam, small_trainer
 
+pytestmark = pytest.mark.training
+
 INPUTS = {
     "image": random_image(40, 30),
     "points": (np.array([[[9.0, 12.0]]], np.float32), np.ones((1, 1), np.int32)),
@@ -48,7 +50,6 @@ def test_adapters_may_be_in_one_part_only(where: Any, count: int) -> None:
     assert len(add_adapters(small_sam(), rank=1, where=where)) == count
 
 
-@pytest.mark.training
 def test_merged_weights_give_the_adapters_output_in_an_ordinary_file(tmp_path: Path) -> None:
     sam = small_sam()
     plain = outputs(sam)
@@ -76,7 +77,6 @@ def test_adapters_cannot_be_added_twice_or_without_width() -> None:
         add_adapters(sam, rank=1)
 
 
-@pytest.mark.training
 def test_fitting_changes_adapters_only() -> None:
     sam = small_sam()
     add_adapters(sam, rank=1)

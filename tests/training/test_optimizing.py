@@ -8,6 +8,8 @@ from keras import ops
 from amg_pipeline.training.optimizing import WarmUpHold, muon
 from tests.sam.small_sam import make_sam
 
+pytestmark = pytest.mark.training
+
 
 def rates(schedule: WarmUpHold, steps: int) -> np.ndarray:
     return np.array([float(schedule(ops.convert_to_tensor(step))) for step in range(steps)])

@@ -11,6 +11,8 @@ from amg_pipeline.training import scene_cache
 from amg_pipeline.training.scene_cache import SceneCache, SceneCacheMeta, render_scenes
 from amg_pipeline.training.scenes import Scene, render_scene
 
+pytestmark = pytest.mark.training
+
 SIZE = 32
 
 

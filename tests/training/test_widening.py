@@ -13,6 +13,8 @@ from amg_pipeline.training.widening import widen
 from tests.sam.small_sam import as_arrays, randomize
 from tests.sam.small_sizes import SMALL
 
+pytestmark = pytest.mark.training
+
 WIDE = replace(
     SMALL, embed_dim=36, out_chans=48, mask_in_chans=16, mlp_dim=48, iou_head_hidden_dim=20
 )
