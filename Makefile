@@ -85,7 +85,7 @@ docs: $(DOCS_VENV)/.installed ## Build the documentation site into site/; warnin
 	NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/python -m mkdocs build --quiet
 
 docs-test: $(VENV)/.dev-installed ## Run the commands of README and docs
-	$(BIN)/python -m pytest -m docs tests/docs $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m docs tests/docs --numprocesses $(TEST_WORKERS) $(PYTEST_ARGS)
 
 ray: $(VENV)/.dev-installed ## Run shards on a Ray of this machine
 	$(BIN)/python -m pytest -m "ray and not chaos" tests/distributed $(PYTEST_ARGS)
