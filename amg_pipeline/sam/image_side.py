@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import keras
 from keras import ops
 
+from amg_pipeline.sam.products import multiply_heads
+
 if TYPE_CHECKING:
     from amg_pipeline.sam.transformer import Attention, TwoWayAttentionBlock
 
@@ -221,7 +223,7 @@ class LowRankImage:
         logits = self._dot(query, terms["keys"], terms["key_positions"], attention.k_proj.kernel)
         weights = ops.softmax(logits, axis=-1)
         shared = weights if self.scale is None else weights * ops.expand_dims(self.scale, 1)
-        found = ops.matmul(shared, terms["values"]) + terms["value_offset"]
+        found = multiply_heads(shared, terms["values"]) + terms["value_offset"]
         flat = _merge_rows(weights)
         for part in self.additions:
             mixed = ops.matmul(_weigh(flat, part.weights), part.rows)
@@ -236,7 +238,7 @@ class LowRankImage:
         exponents = ops.exp(logits - ops.max(logits, axis=2, keepdims=True))
         weights = _merge_rows(exponents / ops.sum(exponents, axis=2, keepdims=True))
         value = attention.separate_heads(attention.v_proj(values))
-        rows = _merge_rows(ops.matmul(value, attention.row_kernel())) + terms["offset"]
+        rows = _merge_rows(multiply_heads(value, attention.row_kernel())) + terms["offset"]
         parts = [
             Addition(part.weights, _centred(part.rows), part.values)
             for part in (*self.additions, Addition(weights, rows, value))
@@ -310,10 +312,11 @@ class LowRankImage:
 
     def _dot(self, tokens: Any, columns: Any, position_columns: Any, kernel: Any) -> Any:
         """Multiply tokens `(P, h, T, d)` with the projected image: `(P, h, T, S)`."""
-        product = ops.matmul(tokens, columns)
+        product = multiply_heads(tokens, columns)
         if self.scale is None:
             return product
-        product = product * ops.expand_dims(self.scale, 1) + ops.matmul(tokens, position_columns)
+        product = product * ops.expand_dims(self.scale, 1)
+        product = product + multiply_heads(tokens, position_columns)
         folded = _fold(tokens, kernel)
         for part in self.additions:
             mixed = ops.matmul(folded, ops.transpose(part.rows, (0, 2, 1)))
@@ -329,7 +332,7 @@ class LowRankImage:
         rows = ops.concatenate([part.rows for part in parts], axis=1)
         weights = ops.concatenate([part.weights for part in parts], axis=1)
         overlaps = [
-            _merge_rows(ops.matmul(part.values, columns)) + offset
+            _merge_rows(multiply_heads(part.values, columns)) + offset
             for part, (columns, offset) in zip(parts, terms["overlaps"], strict=True)
         ]
         overlap = 2.0 * ops.concatenate(overlaps, axis=1)
@@ -370,4 +373,4 @@ def _fold(tokens: Any, kernel: Any) -> Any:
     """Take tokens `(P, h, T, d)` back through a projection `(C, h d)`: `(P, R, C)`."""
     channels, (_, heads, _, width) = kernel.shape[0], tokens.shape
     by_head = ops.transpose(ops.reshape(kernel, (channels, heads, width)), (1, 2, 0))
-    return _merge_rows(ops.matmul(tokens, by_head))
+    return _merge_rows(multiply_heads(tokens, by_head))

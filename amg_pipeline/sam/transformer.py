@@ -15,6 +15,7 @@ from keras import ops
 
 from amg_pipeline.sam.image_side import DenseImage, ImageSide, LowRankImage, image_terms
 from amg_pipeline.sam.mlp import MLPBlock
+from amg_pipeline.sam.products import multiply_heads
 
 _NORM_EPSILON = 1e-5
 
@@ -64,8 +65,8 @@ class Attention(keras.layers.Layer):
         query = self.scaled_queries(q)
         key = self.separate_heads(self.k_proj(k))
         value = self.separate_heads(self.v_proj(v))
-        weights = ops.softmax(ops.matmul(query, ops.transpose(key, (0, 1, 3, 2))), axis=-1)
-        return self.combine(ops.matmul(weights, value))
+        weights = ops.softmax(multiply_heads(query, ops.transpose(key, (0, 1, 3, 2))), axis=-1)
+        return self.combine(multiply_heads(weights, value))
 
     def scaled_queries(self, q: Any) -> Any:
         """Project to queries, `(P, h, T, d)`, divided by the root of their width."""
@@ -101,7 +102,7 @@ class Attention(keras.layers.Layer):
         """Multiply the rows `(P, h T, C)` with their head's part of `(C, h d)`: `(P, h, T, d)`."""
         by_head = ops.reshape(kernel, (self.embedding_dim, self.num_heads, -1))
         rows = ops.reshape(rows, (ops.shape(rows)[0], self.num_heads, -1, self.embedding_dim))
-        return ops.matmul(rows, ops.transpose(by_head, (1, 0, 2)))
+        return multiply_heads(rows, ops.transpose(by_head, (1, 0, 2)))
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -41,6 +41,13 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_photos(tmp_path_factory.mktemp("machines") / "in", 80)
 
 
+@pytest.fixture(autouse=True)
+def no_earlier_worker(cluster: ChaosCluster) -> None:
+    """Wait for the end of workers of the run before, whose machine would not be this run's."""
+    while cluster.worker_processes():
+        time.sleep(0.05)
+
+
 def first_worker(cluster: ChaosCluster) -> psutil.Process:
     while not (processes := cluster.worker_processes()):
         time.sleep(0.05)

@@ -12,6 +12,7 @@ and are ready after some 15 seconds. They need Debian's `ceph-mon ceph-osd rados
 from __future__ import annotations
 
 import os
+import random
 import secrets
 import shutil
 import signal
@@ -22,7 +23,7 @@ import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,9 +32,12 @@ from tests.s3.s3_server import S3Server
 PACKAGES = ("ceph-mon", "ceph-osd", "radosgw")
 _PROGRAMS = ("ceph", "ceph-authtool", "ceph-mon", "ceph-osd", "monmaptool", "radosgw")
 _START_S = 90.0
+_STARTS = 3
 _COMMAND_S = 60.0
 _STOP_S = 10.0
 _POLL_S = 0.1
+#: Below the ports from which systems take those of outgoing connections, and above Ray's.
+_PORTS = range(20_000, 32_000)
 
 
 def missing_programs() -> list[str]:
@@ -48,28 +52,41 @@ def ceph_gateway(folder: Path) -> Iterator[S3Server]:
     The folder's path must be short, some 60 characters: sockets lie in it.
 
     Raises:
-        RuntimeError: If a program is missing or ends; its log is part of the message.
+        RuntimeError: If a program is missing, or ends at each of several starts; its log is part
+            of the message.
     """
     if missing := missing_programs():
         raise RuntimeError(
             f"{', '.join(missing)} must be installed: apt-get install {' '.join(PACKAGES)}"
         )
+    for start in range(1, _STARTS + 1):
+        with ExitStack() as daemons:
+            try:
+                server = _start(folder / str(start), daemons)
+            except RuntimeError:
+                # Another program may have taken a port between its choice and its use.
+                if start == _STARTS:
+                    raise
+                continue
+            yield server
+            return
+
+
+def _start(folder: Path, daemons: ExitStack) -> S3Server:
+    folder.mkdir(parents=True)
     cluster = _Cluster(folder, uuid.uuid4(), _free_ports(3))
-    folder.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as daemons:
-        cluster.write_settings()
-        cluster.make_keyrings()
-        cluster.make_monitor()
-        daemons.enter_context(cluster.daemon("ceph-mon", "-i", "a"))
-        cluster.make_object_store()
-        daemons.enter_context(cluster.daemon("ceph-osd", "-i", "0"))
-        gateway = cluster.daemon("radosgw", "-n", "client.rgw")
-        process = daemons.enter_context(gateway)
-        endpoint = f"http://127.0.0.1:{cluster.gateway_port}"
-        cluster.wait_for(endpoint, process)
-        access_key, secret_key = secrets.token_hex(10).upper(), secrets.token_hex(20)
-        cluster.make_user(access_key, secret_key)
-        yield S3Server(endpoint, access_key, secret_key)
+    cluster.write_settings()
+    cluster.make_keyrings()
+    cluster.make_monitor()
+    daemons.enter_context(cluster.daemon("ceph-mon", "-i", "a"))
+    cluster.make_object_store()
+    daemons.enter_context(cluster.daemon("ceph-osd", "-i", "0"))
+    process = daemons.enter_context(cluster.daemon("radosgw", "-n", "client.rgw"))
+    endpoint = f"http://127.0.0.1:{cluster.gateway_port}"
+    cluster.wait_for(endpoint, process)
+    access_key, secret_key = secrets.token_hex(10).upper(), secrets.token_hex(20)
+    cluster.make_user(access_key, secret_key)
+    return S3Server(endpoint, access_key, secret_key)
 
 
 @dataclass(frozen=True)
@@ -202,12 +219,15 @@ rgw_run_sync_thread = false
                 return
             except OSError:
                 if process.poll() is not None or time.monotonic() > deadline:
-                    logs = "\n".join(
-                        path.read_text(errors="replace")[-2000:]
-                        for path in sorted(self.folder.glob("*.out"))
-                    )
-                    raise RuntimeError(f"The gateway must start. Received: {logs}") from None
+                    raise RuntimeError(
+                        f"The gateway must start. Received: {self._logs()}"
+                    ) from None
                 time.sleep(_POLL_S)
+
+    def _logs(self) -> str:
+        return "\n".join(
+            path.read_text(errors="replace")[-2000:] for path in sorted(self.folder.glob("*.out"))
+        )
 
     @property
     def _settings(self) -> Sequence[str]:
@@ -220,24 +240,33 @@ rgw_run_sync_thread = false
 
     def _run(self, program: str, *words: str) -> None:
         settings = () if program in {"ceph-authtool", "monmaptool"} else self._settings
-        ended = subprocess.run(
-            [program, *settings, *words],
-            capture_output=True,
-            text=True,
-            timeout=_COMMAND_S,
-            env=self._environment,
-            check=False,
-        )
+        command = f"{program} {' '.join(words)}"
+        try:
+            ended = subprocess.run(
+                [program, *settings, *words],
+                capture_output=True,
+                text=True,
+                timeout=_COMMAND_S,
+                env=self._environment,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise RuntimeError(
+                f"{command} must end within {_COMMAND_S} s. Logs of the servers: {self._logs()}"
+            ) from None
         if ended.returncode:
             raise RuntimeError(
-                f"{program} {' '.join(words)} must succeed. Received: {ended.returncode}, "
+                f"{command} must succeed. Received: {ended.returncode}, "
                 f"{(ended.stderr or ended.stdout)[-2000:]}"
             )
 
 
 def _free_ports(count: int) -> tuple[int, ...]:
-    with ExitStack() as sockets:
-        bound = [sockets.enter_context(socket.socket()) for _ in range(count)]
-        for one in bound:
-            one.bind(("127.0.0.1", 0))
-        return tuple(one.getsockname()[1] for one in bound)
+    free: list[int] = []
+    for port in random.sample(_PORTS, len(_PORTS)):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            free.append(port)
+        if len(free) == count:
+            return tuple(free)
+    raise RuntimeError(f"{count} ports of {_PORTS} must be free. Received: {len(free)}")
