@@ -1,6 +1,6 @@
 """Compare the JAX and PyTorch backends with TensorFlow, on the CPU: `make backends`.
 
-    python -m benchmarks.backends [--weights PATH] [--points-per-side N]
+    python -m benchmarks.backends [--weights PATH] [--points-per-side N] [--no-curves]
 
 Each backend runs in a process of its own: prompts of every kind through the seeded models, and
 automatic mask generation with the weights of `tiny`; and twenty steps of `fit`. Exits with 1 if a
@@ -58,17 +58,18 @@ def main() -> int:
             started = time.monotonic()
             _start_worker(backend, Path(folder), arguments)
             print(f"{backend}: ran in {time.monotonic() - started:.0f} s", flush=True)
-        _start_worker("jax", Path(folder), arguments, two_devices=True)
-        faults = _compare_curves(Path(folder), PARALLEL)
-        faults += [
+        faults = [
             fault
             for backend in OTHERS
             for fault in (
                 *_compare_outputs(Path(folder), backend),
                 *_compare_amg(Path(folder), backend),
-                *_compare_curves(Path(folder), backend),
             )
         ]
+        if arguments.curves:
+            _start_worker("jax", Path(folder), arguments, two_devices=True)
+            for backend in (*OTHERS, PARALLEL):
+                faults += _compare_curves(Path(folder), backend)
     for fault in faults:
         print(f"FAILED: {fault}")
     print("backends: " + ("FAILED" if faults else "everything within tolerance"))
@@ -81,6 +82,9 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("--points-per-side", type=int, default=16)
     parser.add_argument("--pred-iou-thresh", type=float, help="tiny's own if absent")
     parser.add_argument("--stability-score-thresh", type=float, help="tiny's own if absent")
+    parser.add_argument(
+        "--curves", action=argparse.BooleanOptionalAction, default=True, help="fit too: minutes"
+    )
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--two-devices", action="store_true", help=argparse.SUPPRESS)
@@ -93,6 +97,8 @@ def _start_worker(
     options = ["--worker", backend, "--folder", str(folder)]
     if two_devices:
         options.append("--two-devices")
+    if not arguments.curves:
+        options.append("--no-curves")
     for name in ("weights", "points_per_side", "pred_iou_thresh", "stability_score_thresh"):
         value = getattr(arguments, name)
         if value is not None:
@@ -117,9 +123,10 @@ def _work(arguments: argparse.Namespace) -> None:
 
     if keras.backend.backend() != arguments.worker:
         raise SystemExit(f"Keras runs on {keras.backend.backend()}, not on {arguments.worker}")
-    curve = loss_curve(data_parallel=arguments.two_devices)
-    name = PARALLEL if arguments.two_devices else arguments.worker
-    (arguments.folder / f"{name}_curve.json").write_text(json.dumps(curve))
+    if arguments.curves:
+        curve = loss_curve(data_parallel=arguments.two_devices)
+        name = PARALLEL if arguments.two_devices else arguments.worker
+        (arguments.folder / f"{name}_curve.json").write_text(json.dumps(curve))
     if arguments.two_devices:
         return
     np.savez(arguments.folder / f"{arguments.worker}.npz", **_outputs())

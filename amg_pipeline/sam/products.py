@@ -12,7 +12,7 @@ def multiply_heads(x: Any, others: Any) -> Any:
 
     TensorFlow 2.20 and 2.21 with oneDNN, on processors with AVX-512, write past the end of buffers
     when `(P, 1, M, K)` meets a matrix that all of the batch share: wrong values or a dead process
-    (tensorflow/tensorflow#117700, uxlfoundation/oneDNN#4396). Without the axis of size 1 they don't.
+    (tensorflow/tensorflow#117700, uxlfoundation/oneDNN#4396), but not without the axis of size 1.
     """
     if x.shape[1] != 1:
         return ops.matmul(x, others)
