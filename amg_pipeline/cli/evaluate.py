@@ -16,21 +16,15 @@ from rich.table import Table as ScreenTable
 
 from amg_pipeline import __version__
 from amg_pipeline.amg.rle import decode_mask
-from amg_pipeline.errors import (
-    ConfigError,
-    ImageError,
-    JobIncompleteError,
-    StorageError,
-    TransientStorageError,
-)
+from amg_pipeline.cli.config_file import read_config, set_option
+from amg_pipeline.errors import ImageError, JobIncompleteError, StorageError
 from amg_pipeline.evaluation.results import Case, Evaluation, Picture, Table
 from amg_pipeline.evaluation.settings import EvaluationConfig, load_evaluation
 from amg_pipeline.progress import RunProgress
 from amg_pipeline.records import Rle
 from amg_pipeline.storage.destination import Destination
 from amg_pipeline.storage.measurement_rows import encode_measurements
-from amg_pipeline.storage.object_store import read_uri
-from amg_pipeline.storage.uris import absolute_uri, redact
+from amg_pipeline.storage.uris import redact
 
 #: Longer side of a panel in pixels.
 _PANEL_SIDE = 640
@@ -42,13 +36,7 @@ _LONGEST_NAME = 80
 
 @click.command(short_help="How good masks are: clicks, proposals, edges, or two runs compared.")
 @click.argument("config", metavar="CONFIG")
-@click.option(
-    "--set",
-    "overrides",
-    metavar="SECTION.KEY=VALUE",
-    multiple=True,
-    help="One setting, e.g. dataset.limit=20; may be repeated, wins over the file.",
-)
+@set_option("dataset.limit=20")
 @click.option("--json", "as_json", is_flag=True, help="Print the numbers as JSON.")
 @click.option("--overwrite", is_flag=True, help="Replace files of the same names in the output.")
 def evaluate(config: str, overrides: tuple[str, ...], as_json: bool, overwrite: bool) -> None:
@@ -60,7 +48,7 @@ def evaluate(config: str, overrides: tuple[str, ...], as_json: bool, overwrite: 
     """
     from amg_pipeline.evaluation.measuring import prepare
 
-    settings = load_evaluation(_read(config), overrides=overrides)
+    settings = load_evaluation(read_config(config, "CONFIG"), overrides=overrides)
     measurement = prepare(settings)
     # Before hours of work: an output that cannot be used shall be known now.
     output = (
@@ -87,21 +75,6 @@ def evaluate(config: str, overrides: tuple[str, ...], as_json: bool, overwrite: 
             f"{len(found.failed)} of {measurement.num_images} images could not be measured, "
             f"the numbers are of the others; the first is {first!r}: {reason}"
         )
-
-
-def _read(uri: str) -> str:
-    try:
-        return read_uri(absolute_uri(uri)).decode()
-    except FileNotFoundError as error:
-        raise ConfigError(
-            f"CONFIG must name a YAML file. Received: {redact(uri)}, where nothing is"
-        ) from error
-    except TransientStorageError:
-        raise
-    except (StorageError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"CONFIG must name a readable YAML file. Received: {redact(uri)} ({error})"
-        ) from error
 
 
 def _document(settings: EvaluationConfig, found: Evaluation) -> bytes:

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from amg_pipeline.cli.config_file import set_option
 from amg_pipeline.outcome import RunTally
 from amg_pipeline.progress import RunProgress
 from amg_pipeline.storage.uris import redact
@@ -14,13 +15,7 @@ from amg_pipeline.storage.uris import redact
 @click.command(short_help="A stored run with tighter settings, without the model.")
 @click.argument("output")
 @click.argument("new")
-@click.option(
-    "--set",
-    "overrides",
-    metavar="AMG.KEY=VALUE",
-    multiple=True,
-    help="A setting of the new run, e.g. amg.pred_iou_thresh=0.92; may be repeated.",
-)
+@set_option("amg.pred_iou_thresh=0.92", wins_over="those of OUTPUT")
 @click.option("--fill-holes", metavar="N", type=int, help="Fill holes of at most N pixels.")
 @click.option("--largest-component", is_flag=True, help="Keep only the largest part of each mask.")
 @click.option("--smooth", metavar="N", type=int, help="Smooth edges by a disc of radius N pixels.")

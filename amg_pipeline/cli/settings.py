@@ -8,11 +8,10 @@ from typing import Any, get_args
 
 import click
 
+from amg_pipeline.cli.config_file import read_config, set_option
 from amg_pipeline.config import VARIANTS, RunConfig, load_config
-from amg_pipeline.errors import ConfigError, StorageError, TransientStorageError
+from amg_pipeline.errors import ConfigError
 from amg_pipeline.records import ImageStatus
-from amg_pipeline.storage.object_store import read_uri
-from amg_pipeline.storage.uris import redact
 
 Command = Callable[..., Any]
 
@@ -40,13 +39,7 @@ _OPTIONS = (
     click.argument("input_uri", metavar="INPUT"),
     click.argument("output_uri", metavar="OUTPUT"),
     click.option("--config", metavar="URI", help="YAML file with the sections of the settings."),
-    click.option(
-        "--set",
-        "overrides",
-        metavar="SECTION.KEY=VALUE",
-        multiple=True,
-        help="One setting, e.g. amg.pred_iou_thresh=0.9; may be repeated, wins over the file.",
-    ),
+    set_option("amg.pred_iou_thresh=0.9"),
     click.option("--model", metavar="NAME", help=f"{', '.join(VARIANTS)}; tiny by default."),
     click.option("--weights", metavar="URI", help="Checkpoint of the model; tiny brings its own."),
     click.option(
@@ -115,7 +108,7 @@ def resolve_options(options: Mapping[str, Any]) -> RunConfig:
             settings.setdefault(section, {})[key] = options[name]
     config = options["config"]
     return load_config(
-        _read_config(config) if config else None,
+        read_config(config, "--config") if config else None,
         overrides=options["overrides"],
         settings=settings,
     )
@@ -137,18 +130,3 @@ def retry_statuses(options: Mapping[str, Any]) -> frozenset[str]:
                 f"Received: {name!r}{hint}"
             )
     return frozenset(names)
-
-
-def _read_config(uri: str) -> str:
-    try:
-        return read_uri(uri).decode()
-    except TransientStorageError:
-        raise
-    except FileNotFoundError as error:
-        raise ConfigError(
-            f"--config must name a YAML file. Received: {redact(uri)}, where nothing is"
-        ) from error
-    except (StorageError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"--config must name a readable YAML file. Received: {redact(uri)} ({error})"
-        ) from error

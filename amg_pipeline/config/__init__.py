@@ -1,7 +1,7 @@
 """Settings of a run: frozen, validated, read from YAML, and fingerprinted.
 
-Lowest first: `settings` (one section per collaborator), `resolution` (which value wins) and
-`fingerprints` (what the output depends on).
+Lowest first: `settings` (one section per collaborator), `documents` (YAML and overrides, for any
+command), `resolution` (which value wins) and `fingerprints` (what the output depends on).
 """
 
 from amg_pipeline.config.fingerprints import SCHEMA_VERSION, fingerprint, fingerprint_fields

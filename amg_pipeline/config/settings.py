@@ -22,20 +22,25 @@ Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 PointGrid = Annotated[tuple[tuple[Fraction, Fraction], ...], Field(min_length=1)]
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
+    """Settings that belong together, as a YAML file has them; unknown ones are refused."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @field_validator("*", mode="before")
     @classmethod
-    def _refuse_switch_as_number(cls, value: Any, info: ValidationInfo) -> Any:
-        """Pydantic takes true for 1, and YAML takes `yes` and `on` for true."""
-        is_switch = cls.model_fields[info.field_name or ""].annotation is bool
-        if isinstance(value, bool) and not is_switch:
+    def _read_as_meant(cls, value: Any, info: ValidationInfo) -> Any:
+        """Undo what YAML makes of `section:` without keys, and of `yes` and `on`."""
+        annotation = cls.model_fields[info.field_name or ""].annotation
+        if value is None and isinstance(annotation, type) and issubclass(annotation, Section):
+            return {}
+        # Pydantic takes true for 1.
+        if isinstance(value, bool) and annotation not in (bool, bool | None):
             raise ValueError(f"must be another value than true or false, received {value}")
         return value
 
 
-class ModelSettings(_Section):
+class ModelSettings(Section):
     """Which segmenter runs, and how."""
 
     #: Size of the model; `tiny` brings its weights, the published ones need `weights`.
@@ -53,7 +58,7 @@ class ModelSettings(_Section):
     intra_op_threads: PositiveInt | None = None
 
 
-class AmgSettings(_Section):
+class AmgSettings(Section):
     """The reference's automatic mask generation settings, and what its users ask for.
 
     Names, meaning and defaults are those of `SamAutomaticMaskGenerator`; the settings from
@@ -134,7 +139,7 @@ class AmgSettings(_Section):
                 )
 
 
-class ImageSettings(_Section):
+class ImageSettings(Section):
     """Which images are read, and how."""
 
     #: Folder, glob or URI prefix of images, tars or Parquet files with images; one such file; or
@@ -158,7 +163,7 @@ class ImageSettings(_Section):
     max_pixels: PositiveInt = 200_000_000
 
 
-class OutputSettings(_Section):
+class OutputSettings(Section):
     """Where results go."""
 
     #: Folder or URI prefix.
@@ -167,7 +172,7 @@ class OutputSettings(_Section):
     shard_size: PositiveInt = 128
 
 
-class WorkerSettings(_Section):
+class WorkerSettings(Section):
     """How the work is spread; nothing here changes the output."""
 
     #: Model workers; None means one per GPU, or one where there is none.
@@ -192,7 +197,7 @@ class WorkerSettings(_Section):
         return self.decode_threads + 1
 
 
-class StorageSettings(_Section):
+class StorageSettings(Section):
     """How object stores are reached; nothing here changes the output.
 
     What is not given comes from the environment and the stores' own configuration files. There is
@@ -229,7 +234,7 @@ class StorageSettings(_Section):
         return value
 
 
-class RunConfig(_Section):
+class RunConfig(Section):
     """All settings of one run."""
 
     model: ModelSettings = ModelSettings()

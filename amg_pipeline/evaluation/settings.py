@@ -2,43 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Iterable
+from typing import Annotated, Literal, Self
 
-import yaml
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    NonNegativeInt,
-    PositiveInt,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
-from amg_pipeline.config import ModelSettings
-from amg_pipeline.errors import ConfigError
-
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+from amg_pipeline.config.documents import apply_overrides, parse_document, validate
+from amg_pipeline.config.settings import Fraction, ModelSettings, Section
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _refuse_switch_as_number(cls, value: Any, info: ValidationInfo) -> Any:
-        """Pydantic takes true for 1, and YAML takes `yes` and `on` for true."""
-        is_switch = cls.model_fields[info.field_name or ""].annotation is bool
-        if isinstance(value, bool) and not is_switch:
-            raise ValueError(f"must be another value than true or false, received {value}")
-        return value
-
-
-class DatasetSettings(_Section):
+class DatasetSettings(Section):
     """People's segments."""
 
     format: Literal["coco", "bsds", "masks"]
@@ -59,7 +32,7 @@ class DatasetSettings(_Section):
     sample_seed: NonNegativeInt = 0
 
 
-class ClicksSettings(_Section):
+class ClicksSettings(Section):
     """Mean IoU after clicks."""
 
     #: Clicks at each segment.
@@ -75,7 +48,7 @@ class ClicksSettings(_Section):
     prompts_per_batch: PositiveInt = 16
 
 
-class ProposalsSettings(_Section):
+class ProposalsSettings(Section):
     """Average recall of generated masks."""
 
     #: Points along one side of the grid; the paper has 64.
@@ -95,7 +68,7 @@ class ProposalsSettings(_Section):
         return value
 
 
-class EdgesSettings(_Section):
+class EdgesSettings(Section):
     """Edges by the recipe of the SAM paper, compared as BSDS500 does."""
 
     points_per_side: PositiveInt = 16
@@ -108,14 +81,14 @@ class EdgesSettings(_Section):
     prompts_per_batch: PositiveInt = 32
 
 
-class AgreementSettings(_Section):
+class AgreementSettings(Section):
     """Two outputs of `amg run` over the same images."""
 
     first: str
     second: str
 
 
-class EvaluationConfig(_Section):
+class EvaluationConfig(Section):
     """All settings of one evaluation."""
 
     kind: Literal["clicks", "proposals", "edges", "agreement"]
@@ -153,72 +126,6 @@ def load_evaluation(document: str, *, overrides: Iterable[str] = ()) -> Evaluati
     Raises:
         ConfigError: If the YAML is no mapping, a key is unknown or a value is out of range.
     """
-    values = _parse(document, "The configuration")
-    if values is None:
-        values = {}
-    if not isinstance(values, dict):
-        raise ConfigError(
-            f"The configuration must be a YAML mapping. Received: {type(values).__name__}"
-        )
-    for override in overrides:
-        _override(values, override)
-    try:
-        return EvaluationConfig.model_validate(values)
-    except ValidationError as error:
-        raise ConfigError(_first_fault(error)) from error
-
-
-def _parse(text: str, what: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    # YAML's reader lets a malformed date through as ValueError.
-    except (yaml.YAMLError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"{what} must be valid YAML. Received: {reason}") from error
-
-
-def _override(values: dict[str, Any], override: str) -> None:
-    name, separator, text = override.partition("=")
-    section, dot, key = name.strip().partition(".")
-    if not separator or not section or (dot and not key):
-        raise ConfigError(
-            "An override must look like key=value or section.key=value, e.g. clicks.clicks=3. "
-            f"Received: {override!r}"
-        )
-    value = _parse(text, f"The value of {name.strip()}")
-    if not dot:
-        values[section] = value
-        return
-    inside = values.get(section) or {}
-    if not isinstance(inside, Mapping):
-        raise ConfigError(f"Section {section} must be a mapping. Received: {inside!r}")
-    values[section] = {**inside, key: value}
-
-
-def _first_fault(error: ValidationError) -> str:
-    fault = error.errors(include_url=False)[0]
-    path = [str(part) for part in fault["loc"]]
-    name = ".".join(path)
-    if fault["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(name, _known_names(), n=1, cutoff=0.0)
-        return f"Unknown setting {name}. Did you mean {near[0]}?"
-    message = fault["msg"].removeprefix("Value error, ")
-    if fault["type"] == "missing":
-        return f"{name} must be given. Received: nothing"
-    received = "" if fault["type"] == "value_error" else f" Received: {fault['input']!r}"
-    return f"{name or 'configuration'}: {message}.{received}"
-
-
-def _known_names() -> list[str]:
-    sections: dict[str, type[BaseModel]] = {
-        "model": ModelSettings,
-        "dataset": DatasetSettings,
-        "clicks": ClicksSettings,
-        "proposals": ProposalsSettings,
-        "edges": EdgesSettings,
-        "agreement": AgreementSettings,
-    }
-    names = [*EvaluationConfig.model_fields]
-    for section, model in sections.items():
-        names.extend(f"{section}.{key}" for key in model.model_fields)
-    return names
+    values = parse_document(document, EvaluationConfig)
+    apply_overrides(values, overrides, example="clicks.clicks=3")
+    return validate(EvaluationConfig, values)

@@ -2,47 +2,22 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    NonNegativeInt,
-    PositiveInt,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
-from amg_pipeline.config.settings import Backend, Variant
-from amg_pipeline.errors import ConfigError
+from amg_pipeline.config.documents import apply_overrides, parse_document, validate
+from amg_pipeline.config.settings import Backend, Fraction, Section, Variant
 
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 PositiveFraction = Annotated[float, Field(gt=0.0, le=1.0)]
 PositiveFloat = Annotated[float, Field(gt=0.0)]
 NonNegativeFloat = Annotated[float, Field(ge=0.0)]
 SourceFormat = Literal["coco", "sa1b", "run", "label-maps", "mask-folders", "labelme", "synthetic"]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _refuse_switch_as_number(cls, value: Any, info: ValidationInfo) -> Any:
-        """Pydantic takes true for 1, and YAML takes `yes` and `on` for true."""
-        annotation = cls.model_fields[info.field_name or ""].annotation
-        if isinstance(value, bool) and annotation not in (bool, bool | None):
-            raise ValueError(f"must be another value than true or false, received {value}")
-        return value
-
-
-class TrainedModelSettings(_Section):
+class TrainedModelSettings(Section):
     """The model that the training starts from."""
 
     variant: Variant = "tiny"
@@ -53,7 +28,7 @@ class TrainedModelSettings(_Section):
     precision: Literal["float32", "mixed_bfloat16"] = "float32"
 
 
-class SourceSettings(_Section):
+class SourceSettings(Section):
     """Labelled images of one place."""
 
     format: SourceFormat = "coco"
@@ -63,7 +38,7 @@ class SourceSettings(_Section):
     images: str | None = None
 
 
-class DataSettings(_Section):
+class DataSettings(Section):
     """What is trained on and what is measured on."""
 
     train: Annotated[tuple[SourceSettings, ...], Field(min_length=1)]
@@ -71,7 +46,7 @@ class DataSettings(_Section):
     valid: tuple[SourceSettings, ...] = ()
 
 
-class PromptSettings(_Section):
+class PromptSettings(Section):
     """What is asked of the model."""
 
     #: Prompts of an image in one step.
@@ -86,7 +61,7 @@ class PromptSettings(_Section):
     min_area: Fraction = 0.0
 
 
-class AugmentationSettings(_Section):
+class AugmentationSettings(Section):
     """How views differ from their images; see `training.views.Augmentation`."""
 
     mirrored: Fraction = 0.5
@@ -98,7 +73,7 @@ class AugmentationSettings(_Section):
     recoloured: Fraction = 1.0
 
 
-class FreezingSettings(_Section):
+class FreezingSettings(Section):
     """Which part of the model is trained."""
 
     #: Last blocks of the image encoder that are trained; or from which epoch on how many.
@@ -125,7 +100,7 @@ class FreezingSettings(_Section):
         return not any(blocks.values()) if isinstance(blocks, dict) else blocks == 0
 
 
-class OptimizationSettings(_Section):
+class OptimizationSettings(Section):
     """AdamW, its learning rate, and how long."""
 
     epochs: PositiveInt = 10
@@ -151,7 +126,7 @@ class OptimizationSettings(_Section):
     data_parallel: bool = False
 
 
-class TrainConfig(_Section):
+class TrainConfig(Section):
     """All settings of one training."""
 
     model: TrainedModelSettings = TrainedModelSettings()
@@ -188,81 +163,9 @@ def load_train_config(document: str, *, overrides: Iterable[str] = ()) -> TrainC
     Raises:
         ConfigError: If the YAML is no mapping, a key is unknown or a value is out of range.
     """
-    settings = _parsed(document, "The configuration")
-    if not isinstance(settings, dict):
-        raise ConfigError(
-            "The configuration must be a YAML mapping with "
-            f"{', '.join(TrainConfig.model_fields)}. Received: {type(settings).__name__}"
-        )
-    for override in overrides:
-        name, separator, text = override.partition("=")
-        if not separator or not name.strip():
-            raise ConfigError(
-                "An override must look like section.key=value, e.g. optimization.epochs=5. "
-                f"Received: {override!r}"
-            )
-        _set(settings, name.strip().split("."), _parsed(text, f"The value of {name}"))
-    try:
-        return TrainConfig.model_validate(settings)
-    except ValidationError as error:
-        raise ConfigError(_first_fault(error)) from error
-
-
-def _parsed(text: str, what: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"{what} must be valid YAML. Received: {reason}") from error
-
-
-def _set(settings: dict[str, Any], path: list[str], value: Any) -> None:
-    section = settings
-    for name in path[:-1]:
-        inner = section.get(name)
-        if not isinstance(inner, dict):
-            inner = section[name] = {}
-        section = inner
-    section[path[-1]] = value
-
-
-def _first_fault(error: ValidationError) -> str:
-    fault = error.errors(include_url=False)[0]
-    path = [str(part) for part in fault["loc"]]
-    name = ".".join(path)
-    if fault["type"] == "extra_forbidden":
-        nearest = difflib.get_close_matches(name, _names(path), n=1, cutoff=0.0)
-        return f"Unknown setting {name}. Did you mean {nearest[0]}?"
-    message = fault["msg"].removeprefix("Value error, ")
-    if fault["type"] in ("value_error", "missing"):
-        return f"{name or 'configuration'}: {message}."
-    return f"{name}: {message}. Received: {fault['input']!r}"
-
-
-def _names(path: list[str]) -> list[str]:
-    """List the settings that an unknown one may mean: those beside it, and of its last name."""
-    known = dict(_fields(TrainConfig))
-    same = [".".join(p) for p in known if p[-1] == path[-1]]
-    # Places in a list have numbers, which no field has.
-    above = tuple(part for part in path[:-1] if not part.isdigit())
-    beside = [
-        ".".join([*path[:-1], p[-1]]) for p in known if p[:-1] == above and len(p) == len(above) + 1
-    ]
-    return same or beside or [".".join(p) for p in known]
-
-
-def _fields(section: type[BaseModel], above: tuple[str, ...] = ()) -> Iterable[tuple[Any, Any]]:
-    for name, field in section.model_fields.items():
-        yield (*above, name), field
-        for inner in _sections_in(field.annotation):
-            yield from _fields(inner, (*above, name))
-
-
-def _sections_in(annotation: Any) -> Iterable[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for part in getattr(annotation, "__args__", ()):
-        yield from _sections_in(part)
+    values = parse_document(document, TrainConfig)
+    apply_overrides(values, overrides, example="optimization.epochs=5")
+    return validate(TrainConfig, values)
 
 
 def settings_text(settings: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from amg_pipeline.config import RunConfig
+from amg_pipeline.config.documents import sections_in
 from amg_pipeline.config.fingerprints import fingerprint_fields
 from amg_pipeline.config.resolution import _AMG_DEFAULTS, NAMED_AMG_SETTINGS
 from amg_pipeline.evaluation.settings import EvaluationConfig
@@ -76,19 +77,11 @@ def _table(title: str, command: str, config: type[BaseModel]) -> str:
 
 def _all_rows(config: type[BaseModel], prefix: str) -> Iterator[tuple[str, dict[str, str]]]:
     for name, row in rows(config):
-        inner = list(_sections(config.model_fields[name].annotation))
+        inner = list(sections_in(config.model_fields[name].annotation))
         if not inner:
             yield prefix + name, row
         for section in inner:
             yield from _all_rows(section, f"{prefix}{name}.")
-
-
-def _sections(annotation: Any) -> Iterator[type[BaseModel]]:
-    """Find the sections that a field holds: one, or those of a list."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for part in getattr(annotation, "__args__", ()):
-        yield from _sections(part)
 
 
 def _entry(name: str, row: Mapping[str, str], tag: str) -> str:

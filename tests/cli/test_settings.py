@@ -12,7 +12,6 @@ from click.testing import CliRunner
 from amg_pipeline.cli import settings
 from amg_pipeline.cli.settings import resolve_options, run_options
 from amg_pipeline.config import RunConfig, load_config
-from amg_pipeline.errors import ConfigError, TransientStorageError
 
 
 def resolve(*arguments: object) -> RunConfig:
@@ -94,32 +93,3 @@ def test_config_may_be_a_uri(tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text("output: {shard_size: 9}")
 
     assert resolve("--config", f"file://{tmp_path}/run.yaml").output.shard_size == 9
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        pytest.param(lambda path: None, "where nothing is", id="missing"),
-        pytest.param(lambda path: path.mkdir(), "Is a directory", id="folder"),
-        pytest.param(lambda path: path.write_bytes(b"\xff\xfe"), "codec", id="no-text"),
-    ],
-)
-def test_unreadable_config_file_is_named(tmp_path: Path, make: Any, message: str) -> None:
-    file = tmp_path / "run.yaml"
-    make(file)
-
-    with pytest.raises(ConfigError, match=r"--config must name a .*YAML file") as caught:
-        resolve("--config", file)
-
-    assert str(file) in str(caught.value)
-    assert message in str(caught.value)
-
-
-def test_store_that_does_not_answer_is_no_wrong_usage(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(uri: str) -> bytes:
-        raise TransientStorageError("reset")
-
-    monkeypatch.setattr(settings, "read_uri", fail)
-
-    with pytest.raises(TransientStorageError):
-        resolve("--config", "s3://b/run.yaml")

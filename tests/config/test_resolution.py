@@ -22,7 +22,7 @@ from amg_pipeline.errors import ConfigError
         pytest.param("pred_iou_thresh: 0.3", "Did you mean amg.pred_iou_thresh?", id="no-section"),
         pytest.param("amg: 5", "Section amg must be a mapping. Received: 5", id="number"),
         pytest.param("images: [a]", "Section images must be a mapping. Received: ['a']", id="list"),
-        pytest.param("[a]", "must be a YAML mapping of sections (model, amg", id="no-mapping"),
+        pytest.param("[a]", "must be a YAML mapping with model, amg", id="no-mapping"),
         pytest.param("a: b: c", "must be valid YAML. Received: mapping values", id="no-yaml"),
         pytest.param("1: {}", "1: Keys should be strings", id="number-as-section"),
         pytest.param("amg: {1: 2}", "amg.1: Keys should be strings", id="number-as-key"),

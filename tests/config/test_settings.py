@@ -57,13 +57,13 @@ def test_settings_are_frozen() -> None:
         (["images.max_pixel=9"], "Did you mean images.max_pixels?"),
         (["model.varient=tiny"], "Did you mean model.variant?"),
         (["amg.setting=sa1b"], "Did you mean amg.settings?"),
+        (["pred_iou_thresh=1"], "Did you mean amg.pred_iou_thresh?"),
         (["modle.variant=tiny"], "Unknown setting modle. Did you mean model?"),
         # A key that exists in another section.
         (["amg.shard_size=9"], "Unknown setting amg.shard_size. Did you mean output.shard_size?"),
         (["output.limit=9"], "Did you mean images.limit?"),
         # Malformed overrides.
         (["amg.pred_iou_thresh"], "An override must look like section.key=value"),
-        (["pred_iou_thresh=1"], "An override must look like section.key=value"),
         (["amg.=1"], "An override must look like section.key=value"),
         (["amg.min_area=[1"], "The value of amg.min_area must be valid YAML. Received: '[1'"),
         (["images.input=2020-99-99"], "The value of images.input must be valid YAML"),
@@ -129,7 +129,7 @@ def test_settings_are_frozen() -> None:
         (["amg.min_area=9", "amg.max_area=8"], "max_area must be at least min_area (9)"),
         (["amg.region_of_interest=[0, 0, 0, 5]"], "region_of_interest must be XYXY with x1 > x0"),
         (["amg.region_of_interest=[0, 5, 5, 5]"], "region_of_interest must be XYXY with x1 > x0"),
-        (["amg.region_of_interest=[0, 5]"], "amg.region_of_interest.2: Field required"),
+        (["amg.region_of_interest=[0, 5]"], "amg.region_of_interest.2 must be given"),
     ],
     ids=lambda value: ",".join(value)[:60] if isinstance(value, list) else "",
 )  # fmt: skip

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -25,7 +26,6 @@ DOT = box_mask((30, 40), slice(9, 12), slice(9, 12))
 
 @pytest.fixture(autouse=True)
 def pyplot() -> Iterator[Any]:
-    matplotlib = pytest.importorskip("matplotlib")
     matplotlib.use("agg")
     from matplotlib import pyplot
 
