@@ -7,22 +7,17 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import numpy as np
 import orjson
-from pycocotools import mask as coco_mask
 
-from amg_pipeline.amg.rle import rle_from_coco
+from amg_pipeline.amg.segmentations import draw_segmentation
 from amg_pipeline.errors import ConfigError, ImageDecodeError, StorageError
 from amg_pipeline.evaluation.annotated import AnnotatedImage, Annotation
 from amg_pipeline.evaluation.photo_folder import PhotoFolder
-from amg_pipeline.records import Rle
 from amg_pipeline.storage.object_store import read_uri
 from amg_pipeline.storage.uris import absolute_uri, redact
 
 #: A side longer than this is taken for a broken file.
 _MAX_SIDE = 100_000
-#: Of a polygon: three corners.
-_FEWEST_NUMBERS = 6
 
 
 def read_coco_instances(photos: PhotoFolder, annotations: str) -> list[AnnotatedImage]:
@@ -91,25 +86,9 @@ def _size_of(image: Mapping[str, Any]) -> tuple[int, int]:
 
 def _read(segmentations: Sequence[Any], height: int, width: int) -> tuple[Annotation, ...]:
     try:
-        segments = [_to_rle(part, height, width) for part in segmentations]
+        segments = [draw_segmentation(part, height=height, width=width) for part in segmentations]
     except (StorageError, LookupError, TypeError, ValueError, OverflowError) as error:
         raise ImageDecodeError(
             f"A segmentation must be polygons or run lengths of the image's size. Received: {error}"
         ) from error
     return (Annotation(tuple(segment for segment in segments if segment.area)),)
-
-
-def _to_rle(segmentation: Any, height: int, width: int) -> Rle:
-    if isinstance(segmentation, Mapping):
-        return rle_from_coco(segmentation)
-    corners = [np.reshape(np.asarray(part, np.float64), (-1, 2)) for part in segmentation]
-    if not all(np.isfinite(part).all() for part in corners):
-        raise ValueError("polygons with corners that are no numbers")
-    # A corner far outside would cost memory by its distance.
-    polygons = [np.clip(part, 0, (width, height)).ravel().tolist() for part in corners]
-    drawn = coco_mask.frPyObjects(
-        [polygon for polygon in polygons if len(polygon) >= _FEWEST_NUMBERS], height, width
-    )
-    if not drawn:
-        return Rle(height, width, np.array([height * width]))
-    return rle_from_coco(coco_mask.merge(drawn))

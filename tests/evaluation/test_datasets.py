@@ -142,6 +142,7 @@ def coco(tmp_path: Path, **changes: object) -> str:
             {"image_id": 7, "segmentation": {"size": [3, 4], "counts": [11, 1]}},
             {"image_id": 7, "segmentation": rle, "iscrowd": 1},
             {"image_id": 7, "segmentation": []},
+            {"image_id": 7, "segmentation": [[0.0, 0.0, 2.0, 2.0]]},
         ],
         **changes,
     }

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from amg_pipeline.amg.rle import decode_mask
+from amg_pipeline.amg.segmentations import draw_segmentation
 from amg_pipeline.errors import ConfigError
 from amg_pipeline.training.sources.folders import (
     checked_size,
@@ -16,7 +18,7 @@ from amg_pipeline.training.sources.folders import (
     reading,
 )
 from amg_pipeline.training.sources.labelled_image import MAX_MASKS, Labelled, shrink
-from amg_pipeline.training.sources.segmentations import check_segmentation, decode_segmentation
+from amg_pipeline.training.sources.segmentations import check_segmentation
 
 ANNOTATIONS_FILE = "instances.json"
 IMAGES_FOLDER = "images"
@@ -48,7 +50,7 @@ class CocoImage:
         size = {"height": self.height, "width": self.width}
         pixels = read_pixels(self.path, **size, listed_in=self.annotations)
         with reading(self.annotations, f"masks of {self.name}"):
-            masks = (decode_segmentation(mask, **size) for mask in self.masks)
+            masks = (decode_mask(draw_segmentation(mask, **size)) for mask in self.masks)
             return shrink(pixels, masks, longest_side)
 
 

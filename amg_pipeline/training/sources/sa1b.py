@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from amg_pipeline.amg.rle import decode_mask
+from amg_pipeline.amg.segmentations import draw_segmentation
 from amg_pipeline.errors import ConfigError
 from amg_pipeline.training.sources.folders import (
     checked_size,
@@ -18,7 +20,7 @@ from amg_pipeline.training.sources.folders import (
     require_folder,
 )
 from amg_pipeline.training.sources.labelled_image import MAX_MASKS, Labelled, shrink
-from amg_pipeline.training.sources.segmentations import check_segmentation, decode_segmentation
+from amg_pipeline.training.sources.segmentations import check_segmentation
 
 _EXPECTED = "an image and its annotations as SA-1B has them"
 
@@ -61,7 +63,9 @@ class Sa1bImage:
                 for annotation in content["annotations"]
                 for segmentation in check_segmentation(annotation["segmentation"], **size)
             )
-            masks = (decode_segmentation(segmentation, **size) for segmentation in checked)
+            masks = (
+                decode_mask(draw_segmentation(segmentation, **size)) for segmentation in checked
+            )
             return shrink(pixels, masks, longest_side)
 
     def _head(self) -> tuple[int, int, Path]:

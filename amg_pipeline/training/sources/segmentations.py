@@ -1,4 +1,4 @@
-"""COCO's segmentations: polygons, and run lengths in either notation, checked before use."""
+"""COCO's segmentations, checked when data are listed and not only when they are drawn."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from pycocotools import mask as coco_mask
 
-from amg_pipeline.amg.rle import decode_mask, rle_from_coco
+from amg_pipeline.amg.segmentations import FEWEST_NUMBERS
 
 
 def check_segmentation(segmentation: Any, *, height: int, width: int) -> Iterator[Any]:
@@ -37,27 +35,6 @@ def check_segmentation(segmentation: Any, *, height: int, width: int) -> Iterato
     polygons = [np.array([float(value) for value in polygon]) for polygon in segmentation]
     if not all(np.isfinite(polygon).all() for polygon in polygons):
         raise ValueError("a polygon with a coordinate that is no number")
-    # Two points enclose nothing, and four numbers mean a box to pycocotools.
-    polygons = [p for p in polygons if len(p) >= 6 and len(p) % 2 == 0]
+    polygons = [p for p in polygons if len(p) >= FEWEST_NUMBERS and len(p) % 2 == 0]
     if polygons:
         yield polygons
-
-
-def decode_segmentation(segmentation: Any, *, height: int, width: int) -> NDArray[np.bool_]:
-    """Draw a segmentation that was checked.
-
-    Returns:
-        Bool `(height, width)`.
-
-    Raises:
-        StorageError, ValueError, TypeError, OverflowError: If its runs are no mask of that size.
-    """
-    if isinstance(segmentation, Mapping):
-        return decode_mask(rle_from_coco(segmentation))
-    # A corner far outside would cost memory by its distance.
-    limit = (width, height)
-    clipped = [
-        np.clip(polygon.reshape(-1, 2), 0, limit).ravel().tolist() for polygon in segmentation
-    ]
-    drawn = coco_mask.merge(coco_mask.frPyObjects(clipped, height, width))
-    return decode_mask(rle_from_coco(drawn))
