@@ -74,10 +74,10 @@ class Counted:
 
     def __init__(self, case: Case, sam: Any = None, **changed: Any) -> None:
         from amg_pipeline.amg.generator import AutomaticMaskGenerator
+        from amg_pipeline.sam.segmenter import SamSegmenter
 
         settings = {
             "points_per_side": case.points_per_side,
-            "points_per_batch": case.points_per_batch,
             "pred_iou_thresh": case.pred_iou_thresh,
             "stability_score_thresh": 0.0,
             **changed,
@@ -85,8 +85,14 @@ class Counted:
         # XLA would take longer than all else, and the same is counted without.
         self._recorder = WorkRecorder(compiles=False)
         with self._recorder:
+            # One thread: with more, batches are cut into more calls.
+            segmenter = SamSegmenter(
+                sam or build_seeded_sam(case.model),
+                points_per_batch=case.points_per_batch,
+                threads=1,
+            )
             self._generator = AutomaticMaskGenerator(
-                sam or build_seeded_sam(case.model), **settings
+                segmenter, points_per_batch=case.points_per_batch, **settings
             )
 
     def count(self) -> dict[str, Any]:

@@ -67,6 +67,31 @@ def has_accelerator() -> bool:
     return bool(torch.cuda.is_available())
 
 
+def threads_for_calls() -> int:
+    """Tell how many calls of compiled functions this machine's processor is worth at a time.
+
+    XLA runs most of a compiled function in one thread, on TensorFlow and JAX. PyTorch's operations
+    share the cores themselves.
+    """
+    import keras
+
+    backend = keras.backend.backend()
+    if backend == "torch" or has_accelerator():
+        return 1
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        if chosen := tf.config.threading.get_intra_op_parallelism_threads():
+            return int(chosen)
+    return _usable_cores()
+
+
+def _usable_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def compile_function(
     function: Callable[..., Any], variables: Sequence[keras.Variable], *, fuse: bool = False
 ) -> Callable[..., Any]:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -19,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from amg_pipeline.records import MaskBatch
-from amg_pipeline.sam.backend import compile_function, has_accelerator
+from amg_pipeline.sam.backend import compile_function, has_accelerator, threads_for_calls
 from amg_pipeline.sam.image_side import DenseImage, LowRankImage
 from amg_pipeline.sam.prompt_encoder import LABEL_FOREGROUND, LABEL_NOT_A_POINT
 from amg_pipeline.sam.rasterizer import Rasterizer
@@ -33,7 +35,7 @@ _PROMPTS_UPSCALED = 4
 #: Prompts whose attention a processor's caches hold; an accelerator takes all at once.
 _PROMPTS_ATTENDED = 4
 #: Parts of the image that are upscaled one after another, for the same reason.
-_PARTS = 16
+_PARTS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +61,13 @@ class SamScoredPrompts:
 
     Attributes:
         predicted_iou: float32 `(P, 3)`.
-        state: Tokens and image as the blocks left them, on the device: tensors with the padded
-            batch first.
+        states: Tokens and image as the blocks left them, on the device, of some prompts after
+            others: tensors with the (padded) prompts first.
         embedding: What the prompts were asked of.
     """
 
     predicted_iou: NDArray[np.float32]
-    state: Any
+    states: Sequence[Any]
     embedding: SamEmbedding
 
 
@@ -76,9 +78,17 @@ class SamSegmenter:
         sam: A built model.
         points_per_batch: Prompts of one decoder call; shorter batches are padded.
         encoder_batch_size: Crops of one encoder call; shorter batches are padded.
+        threads: Calls of the decoder at a time; as many as the processor is worth if None.
     """
 
-    def __init__(self, sam: SAM, *, points_per_batch: int, encoder_batch_size: int = 1) -> None:
+    def __init__(
+        self,
+        sam: SAM,
+        *,
+        points_per_batch: int,
+        encoder_batch_size: int = 1,
+        threads: int | None = None,
+    ) -> None:
         self._sam = sam
         self._img_size: int = sam.image_encoder.img_size
         self._points_per_batch = points_per_batch
@@ -94,6 +104,10 @@ class SamSegmenter:
         self._prompts_at_once = min(
             _PROMPTS_ATTENDED if in_turns else points_per_batch, points_per_batch
         )
+        threads = threads or threads_for_calls()
+        calls = threads if in_turns else 1
+        turns_of_a_call = math.ceil(points_per_batch / self._prompts_at_once / calls)
+        self._prompts_of_a_call = turns_of_a_call * self._prompts_at_once
         self._embed = compile_function(self._embed_batch, sam.image_encoder.variables)
         prompt_side = [*sam.prompt_encoder.variables, *sam.mask_decoder.variables]
         self._share = compile_function(self._share_image, prompt_side)
@@ -101,6 +115,7 @@ class SamSegmenter:
         self._make_logits = compile_function(
             self._make_low_res_logits, prompt_side, fuse=is_low_rank
         )
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="measure")
         self._rasterizer = Rasterizer(
             sam.prompt_encoder.mask_input_size, self._img_size, mask_threshold=sam.mask_threshold
         )
@@ -136,12 +151,15 @@ class SamSegmenter:
         (crop_h, crop_w), (input_h, input_w) = embedding.crop_hw, embedding.input_hw
         # In float64 up to here, as in the reference: float32 pixels would move the phases.
         scaled = points * np.array([input_w / crop_w, input_h / crop_h])
-        padded = -(-self._points_per_batch // self._prompts_at_once) * self._prompts_at_once
-        coords = np.zeros((padded, 1, 2), np.float32)
+        calls = math.ceil(self._points_per_batch / self._prompts_of_a_call)
+        coords = np.zeros((calls * self._prompts_of_a_call, 1, 2), np.float32)
         coords[:count, 0] = (scaled + 0.5) / self._img_size
-        state, predicted_iou = self._attend(embedding.shared, coords)
-        scores = ops.convert_to_numpy(predicted_iou)[:count, 1:]
-        return SamScoredPrompts(np.ascontiguousarray(scores), state, embedding)
+        states, scores = zip(
+            *self._threads.map(partial(self._attend, embedding.shared), np.split(coords, calls)),
+            strict=True,
+        )
+        predicted_iou = np.concatenate([ops.convert_to_numpy(some) for some in scores])
+        return SamScoredPrompts(np.ascontiguousarray(predicted_iou[:count, 1:]), states, embedding)
 
     def measure(
         self,
@@ -152,25 +170,30 @@ class SamSegmenter:
         stability_score_offset: float,
     ) -> MaskBatch:
         """Make and measure chosen masks of a scored batch at the crop's full resolution."""
-        embedding = scored.embedding
-        prompts, inverse = np.unique(prompt_indices, return_inverse=True)
-        parts, order = [], []
-        for first in range(0, len(prompts), _PROMPTS_UPSCALED):
-            some = prompts[first : first + _PROMPTS_UPSCALED]
-            padded = np.pad(some, (0, _PROMPTS_UPSCALED - len(some)), mode="edge")
-            logits = self._make_logits(embedding.shared, scored.state, padded.astype(np.int32))
-            places = np.flatnonzero((inverse >= first) & (inverse < first + _PROMPTS_UPSCALED))
-            outputs = self._sam.mask_decoder.num_multimask_outputs
+        embedding, size = scored.embedding, self._prompts_of_a_call
+        num_outputs = self._sam.mask_decoder.num_multimask_outputs
+
+        def measure_some(turn: tuple[Any, NDArray[np.intp]]) -> tuple[MaskBatch, NDArray[np.intp]]:
+            state, some = turn
+            padded = np.pad(some % size, (0, _PROMPTS_UPSCALED - len(some)), mode="edge")
+            logits = self._make_logits(embedding.shared, state, padded.astype(np.int32))
+            places = np.flatnonzero(np.isin(prompt_indices, some))
             part = self._rasterizer.measure(
                 logits,
-                (inverse[places] - first) * outputs + mask_indices[places],
+                np.searchsorted(some, prompt_indices[places]) * num_outputs + mask_indices[places],
                 image_hw=embedding.crop_hw,
                 input_hw=embedding.input_hw,
                 stability_score_offset=stability_score_offset,
             )
-            parts.append(part)
-            order.append(places)
-        return concatenate_masks(parts, order)
+            return part, places
+
+        prompts = np.unique(prompt_indices)
+        turns = [
+            (state, some)
+            for call, state in enumerate(scored.states)
+            for some in _cut(prompts[prompts // size == call], _PROMPTS_UPSCALED)
+        ]
+        return concatenate_masks(*zip(*self._threads.map(measure_some, turns), strict=True))
 
     def _fill_model_frame(
         self, frame: NDArray[np.float32], crop: NDArray[np.uint8]
@@ -251,6 +274,10 @@ class SamSegmenter:
         weights = decoder.weights_of_masks(tokens, first=1)
         grid = self._sam.image_encoder.grid_size
         return decoder.mask_logits(weights, image, *grid, parts=self._parts)
+
+
+def _cut(indices: NDArray[np.intp], size: int) -> list[NDArray[np.intp]]:
+    return [indices[start : start + size] for start in range(0, len(indices), size)]
 
 
 def concatenate_masks(parts: Sequence[MaskBatch], places: Sequence[NDArray[np.intp]]) -> MaskBatch:

@@ -117,6 +117,18 @@ def test_measure_equals_a_dense_evaluation(
     assert_measures(batch, dense_logits(sam, image))
 
 
+def test_threads_change_nothing(sam: SAM) -> None:
+    image = random_image(48, 80)[0]
+    found = []
+    for threads in (1, 3):
+        runner = SamSegmenter(sam, points_per_batch=6, threads=threads)
+        scores = scored(runner, image)
+        batch = runner.measure(scores, PROMPT_INDICES, MASK_INDICES, stability_score_offset=OFFSET)
+        found.append((scores.predicted_iou, batch.packed, batch.stable_pixels, batch.boxes_xyxy))
+    for one, three in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, three)
+
+
 def test_mask_threshold_of_the_model_is_used(sam: SAM, runner: SamSegmenter) -> None:
     moved = SAM(sam.image_encoder, sam.prompt_encoder, sam.mask_decoder, mask_threshold=1.0)
     image = random_image(20, 31)[0]
