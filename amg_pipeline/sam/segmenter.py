@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 _PROMPTS_UPSCALED = 4
 #: Prompts whose attention a processor's caches hold; an accelerator takes all at once.
 _PROMPTS_ATTENDED = 4
+#: Prompts that one thread attends for. The same whatever the number of threads, since another graph
+#: rounds differently.
+_PROMPTS_OF_A_CALL = 32
 #: Parts of the image that are upscaled one after another, for the same reason.
 _PARTS = 32
 
@@ -104,10 +107,10 @@ class SamSegmenter:
         self._prompts_at_once = min(
             _PROMPTS_ATTENDED if in_turns else points_per_batch, points_per_batch
         )
-        threads = threads or threads_for_calls()
-        calls = threads if in_turns else 1
-        turns_of_a_call = math.ceil(points_per_batch / self._prompts_at_once / calls)
-        self._prompts_of_a_call = turns_of_a_call * self._prompts_at_once
+        self._prompts_of_a_call = points_per_batch
+        if in_turns:
+            turns = math.ceil(min(_PROMPTS_OF_A_CALL, points_per_batch) / self._prompts_at_once)
+            self._prompts_of_a_call = turns * self._prompts_at_once
         self._embed = compile_function(self._embed_batch, sam.image_encoder.variables)
         prompt_side = [*sam.prompt_encoder.variables, *sam.mask_decoder.variables]
         self._share = compile_function(self._share_image, prompt_side)
@@ -115,7 +118,9 @@ class SamSegmenter:
         self._make_logits = compile_function(
             self._make_low_res_logits, prompt_side, fuse=is_low_rank
         )
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="measure")
+        self._threads = ThreadPoolExecutor(
+            threads or threads_for_calls(), thread_name_prefix="prompts"
+        )
         self._rasterizer = Rasterizer(
             sam.prompt_encoder.mask_input_size, self._img_size, mask_threshold=sam.mask_threshold
         )
