@@ -58,11 +58,12 @@ def measure_model(weights: str | None) -> Callable[[AnnotatedImage], Row]:
     """Load the model; what it returns measures one photo."""
     from amg_pipeline import AutomaticMaskGenerator
     from amg_pipeline.config import ModelSettings
-    from amg_pipeline.evaluation.measuring import load_sam, make_proposer
+    from amg_pipeline.evaluation.measuring import make_proposer
     from amg_pipeline.evaluation.sam_points import SamPoints
     from amg_pipeline.evaluation.settings import ProposalsSettings
+    from amg_pipeline.sam.loading import load_model
 
-    sam = load_sam(ModelSettings(weights=weights))
+    sam = load_model(ModelSettings(weights=weights))
     points = SamPoints(sam)
     propose = make_proposer(sam, ProposalsSettings())
     generators = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +10,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from amg_pipeline.config import ModelSettings
 from amg_pipeline.errors import ConfigError, ImageError
 from amg_pipeline.evaluation.agreement import evaluate_agreement
 from amg_pipeline.evaluation.annotated import AnnotatedImage
@@ -28,13 +26,14 @@ from amg_pipeline.evaluation.settings import (
     ProposalsSettings,
 )
 from amg_pipeline.records import ImageRef
+from amg_pipeline.sam.loading import load_model
 from amg_pipeline.storage.image_masks import ImageMasks, read_image_masks
 from amg_pipeline.storage.images import load_image
 from amg_pipeline.storage.mask_table import load_masks
 from amg_pipeline.storage.run_directory import RunDirectory
 
 if TYPE_CHECKING:
-    from amg_pipeline.sam import SAM
+    pass
 
 #: The variant whose weights the package brings.
 _PACKAGED_VARIANT = "tiny"
@@ -87,37 +86,13 @@ def _open(dataset: DatasetSettings) -> list[AnnotatedImage]:
     )
 
 
-def load_sam(model: ModelSettings) -> SAM:
-    """Load a model into this process, on the backend that its settings name.
-
-    Raises:
-        ConfigError: If the backend cannot be used in this process.
-        WeightsError: If the weights cannot be loaded.
-    """
-    from amg_pipeline.sam.backend import prepare_backend
-
-    is_strict = model.precision == "strict"
-    prepare_backend(
-        model.backend,
-        intra_op_threads=model.intra_op_threads or os.cpu_count() or 1,
-        exact_float32=is_strict,
-    )
-    from amg_pipeline.sam import SAM
-
-    return SAM.from_variant(
-        model.variant,
-        weights=model.weights or "default",
-        dtype="float32" if is_strict else "mixed_bfloat16",
-    )
-
-
 def _clicks(
     config: EvaluationConfig,
     dataset: DatasetSettings,
     images: list[AnnotatedImage],
     on_image: OnImage,
 ) -> Evaluation:
-    sam, settings = load_sam(config.model), config.clicks
+    sam, settings = load_model(config.model), config.clicks
     from amg_pipeline.evaluation.sam_points import SamPoints
 
     return evaluate_clicks(
@@ -141,7 +116,7 @@ def _proposals(
 ) -> Evaluation:
     return evaluate_proposals(
         images,
-        make_proposer(load_sam(config.model), config.proposals),
+        make_proposer(load_model(config.model), config.proposals),
         limits=config.proposals.limits,
         annotator=dataset.annotator,
         min_area_fraction=dataset.min_area_fraction,
@@ -179,7 +154,7 @@ def _edges(
     images: list[AnnotatedImage],
     on_image: OnImage,
 ) -> Evaluation:
-    sam, settings = load_sam(config.model), config.edges
+    sam, settings = load_model(config.model), config.edges
     from amg_pipeline.evaluation.sam_points import SamPoints
 
     find_edges = partial(

@@ -101,7 +101,7 @@ class SAM(keras.Model):
             weights: Path or URI of a checkpoint in any format that `amg weights` reads.
                 `"default"` loads the packaged weights where there are any (`tiny`) and is random
                 otherwise; None is random always.
-            **kwargs: Further arguments of `SAM`, e.g. `dtype="mixed_bfloat16"`.
+            **kwargs: Further arguments of `from_preset` and `SAM`, e.g. `dtype="mixed_bfloat16"`.
 
         Raises:
             ConfigError: If there is no such variant.
@@ -122,14 +122,16 @@ class SAM(keras.Model):
         return model
 
     @classmethod
-    def from_preset(cls, preset: Preset, **kwargs: Any) -> SAM:
+    def from_preset(cls, preset: Preset, *, decoder_dtype: Any = None, **kwargs: Any) -> SAM:
         """Make a built model of given sizes, with random weights.
 
         Args:
             preset: Sizes, e.g. `dataclasses.replace(PRESETS["tiny"], img_size=512)`.
+            decoder_dtype: Dtype policy of the mask decoder; `dtype`, the other parts', if None.
             **kwargs: Further arguments of `SAM`.
         """
-        return cls(**_parts_of(preset, kwargs.get("dtype")), **kwargs)
+        dtype = kwargs.get("dtype")
+        return cls(**_parts_of(preset, dtype, decoder_dtype or dtype), **kwargs)
 
     def build(self, input_shape: Any = None) -> None:
         for part in (self.image_encoder, self.prompt_encoder, self.mask_decoder):
@@ -280,7 +282,7 @@ class SAM(keras.Model):
         return cls(**{**config, **parts})
 
 
-def _parts_of(preset: Preset, dtype: Any) -> dict[str, Any]:
+def _parts_of(preset: Preset, dtype: Any, decoder_dtype: Any) -> dict[str, Any]:
     grid = (preset.grid_size, preset.grid_size)
     return {
         "image_encoder": ImageEncoderViT(
@@ -307,11 +309,11 @@ def _parts_of(preset: Preset, dtype: Any) -> dict[str, Any]:
             transformer=TwoWayTransformer(
                 embedding_dim=preset.out_chans,
                 mlp_dim=preset.mlp_dim,
-                dtype=dtype,
+                dtype=decoder_dtype,
                 name="transformer",
             ),
             iou_head_hidden_dim=preset.iou_head_hidden_dim,
-            dtype=dtype,
+            dtype=decoder_dtype,
             name="mask_decoder",
         ),
     }

@@ -39,25 +39,14 @@ def make_mask_generator(config: RunConfig, *, weights_sha256: str | None = None)
         ConfigError: If the backend cannot be used in this process.
         WeightsError: If the weights cannot be loaded, or are others.
     """
-    from amg_pipeline.sam.backend import prepare_backend
-
     model = config.model
     if weights_sha256 is not None:
         _require_weights(model, weights_sha256)
-    is_strict = model.precision == "strict"
-    prepare_backend(
-        model.backend, intra_op_threads=model.intra_op_threads or 1, exact_float32=is_strict
-    )
     from amg_pipeline.amg.generator import AutomaticMaskGenerator
-    from amg_pipeline.sam.model import SAM
+    from amg_pipeline.sam.loading import load_model
 
-    sam = SAM.from_variant(
-        model.variant,
-        weights=model.weights or "default",
-        dtype="float32" if is_strict else "mixed_bfloat16",
-    )
     generator = AutomaticMaskGenerator.from_settings(
-        sam, config.amg, encoder_batch_size=model.encoder_batch_size
+        load_model(model), config.amg, encoder_batch_size=model.encoder_batch_size
     )
     return generator.find
 

@@ -40,7 +40,7 @@ def config(tmp_path: Path) -> Path:
 def _disc_model(monkeypatch: pytest.MonkeyPatch) -> None:
     from amg_pipeline.amg.rle import encode_mask
 
-    monkeypatch.setattr(measuring, "load_sam", lambda settings: settings.variant)
+    monkeypatch.setattr(measuring, "load_model", lambda settings: settings.variant)
     proposals = [Proposal(encode_mask(disc(30, 20, 8)), 0.9)]
     monkeypatch.setattr(measuring, "make_proposer", lambda sam, settings: lambda pixels: proposals)
 

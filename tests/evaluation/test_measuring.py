@@ -46,7 +46,7 @@ def sam() -> object:
 def measure(
     monkeypatch: pytest.MonkeyPatch, sam: object, folder: Path, kind: str, *overrides: str
 ) -> Evaluation:
-    monkeypatch.setattr(measuring, "load_sam", lambda settings: sam)
+    monkeypatch.setattr(measuring, "load_model", lambda settings: sam)
     document = (
         f"kind: {kind}\nworst: 1\n"
         f"dataset: {{format: bsds, images: {folder}/images, annotations: {folder}/truth}}"

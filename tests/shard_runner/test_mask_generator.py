@@ -20,7 +20,7 @@ from tests.fakes import DiscModel, Shape, coordinate_image
             ["model.intra_op_threads=3"],
             {
                 "backend": ("tensorflow", 3, True),
-                "model": ("tiny", "default", "float32"),
+                "model": ("tiny", "default", "float32", None),
                 "segmenter": (64, 1),
             },
             id="strict-packaged",
@@ -29,6 +29,7 @@ from tests.fakes import DiscModel, Shape, coordinate_image
             [
                 "model.precision=fast",
                 "model.backend=jax",
+                "model.intra_op_threads=2",
                 "model.variant=vit_b",
                 "model.weights=/w.pth",
                 "model.encoder_batch_size=4",
@@ -36,8 +37,8 @@ from tests.fakes import DiscModel, Shape, coordinate_image
                 "amg.stability_score_thresh=0.5",
             ],
             {
-                "backend": ("jax", 1, False),
-                "model": ("vit_b", "/w.pth", "mixed_bfloat16"),
+                "backend": ("jax", 2, False),
+                "model": ("vit_b", "/w.pth", "mixed_bfloat16", "float32"),
                 "segmenter": (16, 4),
             },
             id="fast-checkpoint",
@@ -47,7 +48,7 @@ from tests.fakes import DiscModel, Shape, coordinate_image
 def test_make_mask_generator_sets_up_backend_model_and_algorithm(
     monkeypatch: pytest.MonkeyPatch, overrides: list[str], expected: dict[str, Any]
 ) -> None:
-    from amg_pipeline.sam import backend
+    from amg_pipeline.sam import loading
     from amg_pipeline.sam.model import SAM
 
     made: dict[str, Any] = {}
@@ -56,11 +57,13 @@ def test_make_mask_generator_sets_up_backend_model_and_algorithm(
     def prepare(name: str, *, intra_op_threads: int, exact_float32: bool) -> None:
         made["backend"] = (name, intra_op_threads, exact_float32)
 
-    def from_variant(name: str, *, weights: object, dtype: object) -> DiscModel:
-        made["model"] = (name, weights, dtype)
+    def from_variant(
+        name: str, *, weights: object, dtype: object, decoder_dtype: object
+    ) -> DiscModel:
+        made["model"] = (name, weights, dtype, decoder_dtype)
         return model
 
-    monkeypatch.setattr(backend, "prepare_backend", prepare)
+    monkeypatch.setattr(loading, "prepare_backend", prepare)
     monkeypatch.setattr(SAM, "from_variant", from_variant)
 
     generate = make_mask_generator(load_config(overrides=["amg.points_per_side=8", *overrides]))
@@ -74,10 +77,10 @@ def test_make_mask_generator_sets_up_backend_model_and_algorithm(
 def test_other_weights_than_the_plans_are_refused_before_the_backend_is_chosen(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from amg_pipeline.sam import backend
+    from amg_pipeline.sam import loading
 
     chosen: list[str] = []
-    monkeypatch.setattr(backend, "prepare_backend", lambda name, **_: chosen.append(name))
+    monkeypatch.setattr(loading, "prepare_backend", lambda name, **_: chosen.append(name))
     with pytest.raises(
         WeightsError, match=r"must be the file that the plan was made with, .* abab"
     ):
