@@ -30,8 +30,8 @@ from amg_pipeline.sam.transforms import longest_side_size
 if TYPE_CHECKING:
     from amg_pipeline.sam.model import SAM
 
-#: Prompts whose masks are made by one call.
-_PROMPTS_UPSCALED = 4
+#: Prompts whose masks are made by one call, of large models and of others.
+_PROMPTS_UPSCALED_IN_TURNS, _PROMPTS_UPSCALED = 4, 16
 #: Prompts whose attention a processor's caches hold; an accelerator takes all at once.
 _PROMPTS_ATTENDED = 4
 #: Prompts that one thread attends for. The same whatever the number of threads, since another graph
@@ -101,7 +101,9 @@ class SamSegmenter:
         self._num_tokens = 1 + decoder.num_mask_tokens + 2
         is_low_rank = decoder.transformer.is_low_rank(self._num_tokens)
         self._form = LowRankImage if is_low_rank else DenseImage
-        in_turns = is_low_rank and not has_accelerator()
+        on_processor = not has_accelerator()
+        in_turns = is_low_rank and on_processor
+        self._prompts_upscaled = _PROMPTS_UPSCALED_IN_TURNS if in_turns else _PROMPTS_UPSCALED
         positions = math.prod(sam.image_encoder.grid_size)
         self._parts = math.gcd(_PARTS, positions) if in_turns else 1
         self._prompts_at_once = min(
@@ -114,10 +116,9 @@ class SamSegmenter:
         self._embed = compile_function(self._embed_batch, sam.image_encoder.variables)
         prompt_side = [*sam.prompt_encoder.variables, *sam.mask_decoder.variables]
         self._share = compile_function(self._share_image, prompt_side)
-        self._attend = compile_function(self._attend_points, prompt_side, fuse=is_low_rank)
-        self._make_logits = compile_function(
-            self._make_low_res_logits, prompt_side, fuse=is_low_rank
-        )
+        fuse = is_low_rank or on_processor
+        self._attend = compile_function(self._attend_points, prompt_side, fuse=fuse)
+        self._make_logits = compile_function(self._make_low_res_logits, prompt_side, fuse=fuse)
         self._threads = ThreadPoolExecutor(
             threads or threads_for_calls(), thread_name_prefix="prompts"
         )
@@ -180,7 +181,7 @@ class SamSegmenter:
 
         def measure_some(turn: tuple[Any, NDArray[np.intp]]) -> tuple[MaskBatch, NDArray[np.intp]]:
             state, some = turn
-            padded = np.pad(some % size, (0, _PROMPTS_UPSCALED - len(some)), mode="edge")
+            padded = np.pad(some % size, (0, self._prompts_upscaled - len(some)), mode="edge")
             logits = self._make_logits(embedding.shared, state, padded.astype(np.int32))
             places = np.flatnonzero(np.isin(prompt_indices, some))
             part = self._rasterizer.measure(
@@ -196,7 +197,7 @@ class SamSegmenter:
         turns = [
             (state, some)
             for call, state in enumerate(scored.states)
-            for some in _cut(prompts[prompts // size == call], _PROMPTS_UPSCALED)
+            for some in _cut(prompts[prompts // size == call], self._prompts_upscaled)
         ]
         return concatenate_masks(*zip(*self._threads.map(measure_some, turns), strict=True))
 
