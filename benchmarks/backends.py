@@ -254,7 +254,7 @@ def _compare_amg(folder: Path, backend: str) -> list[str]:
     share, total = identical_share(agreements.values()), sum(map(len, expected.values()))
     print(f"{backend}: {share:.2%} of {total} RLEs byte-identical to {BASELINE}'s")
     # One pixel in millions that rounds differently makes a mask differ: with so few photos, some
-    # masks more or less are chance. `make parity` asks for the share itself, of five times as many.
+    # masks more or less are chance.
     chance = binomtest(round(share * total), total, MIN_IDENTICAL_SHARE, alternative="less").pvalue
     if chance < _CREDIBLE:
         faults.append(f"{backend}: only {share:.2%} of RLEs are byte-identical")

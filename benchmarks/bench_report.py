@@ -266,7 +266,9 @@ def _peers_tables(document: dict[str, Any]) -> list[str]:
                 f"{fractions[step]:.0%}" if step in fractions else ""
                 for step in ("embed", "score", "generate")
             ]
-            lines.append(f"| share of the rate, {_SHOWN[name]} | " + " | ".join(cells) + " |")
+            lines.append(
+                f"| share of the float32 rate, {_SHOWN[name]} | " + " | ".join(cells) + " |"
+            )
         lines.append("")
     return lines[:-1]
 

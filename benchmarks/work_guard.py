@@ -85,7 +85,7 @@ class Counted:
         # XLA would take longer than all else, and the same is counted without.
         self._recorder = WorkRecorder(compiles=False)
         with self._recorder:
-            # One thread: with more, batches are cut into more calls.
+            # One thread: the recorder counts without locks.
             segmenter = SamSegmenter(
                 sam or build_seeded_sam(case.model),
                 points_per_batch=case.points_per_batch,

@@ -140,7 +140,7 @@ def _first_fault(error: ValidationError, known: Sequence[str]) -> str:
     match fault["type"]:
         case "extra_forbidden":
             return f"Unknown setting {name}. Did you mean {_nearest(fault['loc'], known)}?"
-        case "missing":
+        case "missing" if isinstance(fault["input"], dict):
             return f"{name} must be given. Received: nothing"
         case "model_type":
             return _no_section(name, fault["input"])

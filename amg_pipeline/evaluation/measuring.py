@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,9 +30,6 @@ from amg_pipeline.storage.image_masks import ImageMasks, read_image_masks
 from amg_pipeline.storage.images import load_image
 from amg_pipeline.storage.mask_table import load_masks
 from amg_pipeline.storage.run_directory import RunDirectory
-
-if TYPE_CHECKING:
-    pass
 
 #: The variant whose weights the package brings.
 _PACKAGED_VARIANT = "tiny"

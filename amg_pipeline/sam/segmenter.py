@@ -8,7 +8,7 @@ rasterises the survivors.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -30,15 +30,17 @@ from amg_pipeline.sam.transforms import longest_side_size
 if TYPE_CHECKING:
     from amg_pipeline.sam.model import SAM
 
-#: Prompts whose masks are made by one call, of large models and of others.
+#: Prompts whose masks are made by one call: of the low-rank form on a processor, and else.
 _PROMPTS_UPSCALED_IN_TURNS, _PROMPTS_UPSCALED = 4, 16
 #: Prompts whose attention a processor's caches hold; an accelerator takes all at once.
 _PROMPTS_ATTENDED = 4
-#: Prompts that one thread attends for. The same whatever the number of threads, since another graph
-#: rounds differently.
-_PROMPTS_OF_A_CALL = 32
 #: Parts of the image that are upscaled one after another, for the same reason.
 _PARTS = 32
+#: Prompts that a thread of a processor attends for at the most. The same whatever the number of
+#: threads, since another graph rounds differently.
+_PROMPTS_OF_A_CALL = 32
+#: What a batch of masks has one of for each mask.
+_ARRAYS = ("stable_pixels", "possible_pixels", "boxes_xyxy", "packed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,7 @@ class SamSegmenter:
 
     Args:
         sam: A built model.
-        points_per_batch: Prompts of one decoder call; shorter batches are padded.
+        points_per_batch: Prompts of a batch at the most.
         encoder_batch_size: Crops of one encoder call; shorter batches are padded.
         threads: Calls of the decoder at a time; as many as the processor is worth if None.
     """
@@ -102,17 +104,15 @@ class SamSegmenter:
         is_low_rank = decoder.transformer.is_low_rank(self._num_tokens)
         self._form = LowRankImage if is_low_rank else DenseImage
         on_processor = not has_accelerator()
-        in_turns = is_low_rank and on_processor
+        self._in_turns = in_turns = is_low_rank and on_processor
         self._prompts_upscaled = _PROMPTS_UPSCALED_IN_TURNS if in_turns else _PROMPTS_UPSCALED
         positions = math.prod(sam.image_encoder.grid_size)
         self._parts = math.gcd(_PARTS, positions) if in_turns else 1
-        self._prompts_at_once = min(
-            _PROMPTS_ATTENDED if in_turns else points_per_batch, points_per_batch
-        )
-        self._prompts_of_a_call = points_per_batch
-        if in_turns:
-            turns = math.ceil(min(_PROMPTS_OF_A_CALL, points_per_batch) / self._prompts_at_once)
-            self._prompts_of_a_call = turns * self._prompts_at_once
+        calls = math.ceil(points_per_batch / _PROMPTS_OF_A_CALL) if on_processor else 1
+        of_a_call = math.ceil(points_per_batch / calls)
+        self._prompts_at_once = min(_PROMPTS_ATTENDED, of_a_call) if in_turns else of_a_call
+        turns = math.ceil(of_a_call / self._prompts_at_once)
+        self._prompts_of_a_call = turns * self._prompts_at_once
         self._embed = compile_function(self._embed_batch, sam.image_encoder.variables)
         prompt_side = [*sam.prompt_encoder.variables, *sam.mask_decoder.variables]
         self._share = compile_function(self._share_image, prompt_side)
@@ -157,7 +157,7 @@ class SamSegmenter:
         (crop_h, crop_w), (input_h, input_w) = embedding.crop_hw, embedding.input_hw
         # In float64 up to here, as in the reference: float32 pixels would move the phases.
         scaled = points * np.array([input_w / crop_w, input_h / crop_h])
-        calls = math.ceil(self._points_per_batch / self._prompts_of_a_call)
+        calls = math.ceil(count / self._prompts_of_a_call)
         coords = np.zeros((calls * self._prompts_of_a_call, 1, 2), np.float32)
         coords[:count, 0] = (scaled + 0.5) / self._img_size
         states, scores = zip(
@@ -199,7 +199,7 @@ class SamSegmenter:
             for call, state in enumerate(scored.states)
             for some in _cut(prompts[prompts // size == call], self._prompts_upscaled)
         ]
-        return concatenate_masks(*zip(*self._threads.map(measure_some, turns), strict=True))
+        return _joined(len(prompt_indices), self._threads.map(measure_some, turns))
 
     def _fill_model_frame(
         self, frame: NDArray[np.float32], crop: NDArray[np.uint8]
@@ -262,7 +262,7 @@ class SamSegmenter:
     def _make_low_res_logits(self, shared: Any, state: Any, prompts: Any) -> Any:
         """Make all masks of a few prompts, float32 `(3 P, h, w)`, a prompt's one after another."""
         chosen = keras.tree.map_structure(lambda part: ops.take(part, prompts, axis=0), state)
-        if self._prompts_at_once < self._points_per_batch:
+        if self._in_turns:
             alone = keras.tree.map_structure(lambda part: ops.expand_dims(part, 1), chosen)
             logits = ops.map(lambda prompt: self._logits_of(shared, prompt), alone)
         else:
@@ -286,18 +286,21 @@ def _cut(indices: NDArray[np.intp], size: int) -> list[NDArray[np.intp]]:
     return [indices[start : start + size] for start in range(0, len(indices), size)]
 
 
-def concatenate_masks(parts: Sequence[MaskBatch], places: Sequence[NDArray[np.intp]]) -> MaskBatch:
-    """Join batches of one crop, the masks of each going to the places given for it."""
-    order = np.argsort(np.concatenate(places))
+def _joined(count: int, parts: Iterable[tuple[MaskBatch, NDArray[np.intp]]]) -> MaskBatch:
+    """Put batches of one crop, each with the places of its masks, into one batch.
 
-    def join(name: str) -> Any:
-        return np.concatenate([getattr(part, name) for part in parts])[order]
-
-    return MaskBatch(
-        stable_pixels=join("stable_pixels"),
-        possible_pixels=join("possible_pixels"),
-        boxes_xyxy=join("boxes_xyxy"),
-        packed=join("packed"),
-        height=parts[0].height,
-        width=parts[0].width,
-    )
+    One after another, so that few parts of large masks are alive beside the whole.
+    """
+    whole: MaskBatch | None = None
+    for part, places in parts:
+        if whole is None:
+            arrays = {
+                name: np.empty((count, *getattr(part, name).shape[1:]), getattr(part, name).dtype)
+                for name in _ARRAYS
+            }
+            whole = MaskBatch(**arrays, height=part.height, width=part.width)
+        for name in _ARRAYS:
+            getattr(whole, name)[places] = getattr(part, name)
+    if whole is None:
+        raise ValueError("Expected at least one mask to measure. Received: none")
+    return whole

@@ -45,6 +45,8 @@ def make_mask_generator(config: RunConfig, *, weights_sha256: str | None = None)
     from amg_pipeline.amg.generator import AutomaticMaskGenerator
     from amg_pipeline.sam.loading import load_model
 
+    # Plans resolve the threads; where there is no plan, several may share a machine.
+    model = model.model_copy(update={"intra_op_threads": model.intra_op_threads or 1})
     generator = AutomaticMaskGenerator.from_settings(
         load_model(model), config.amg, encoder_batch_size=model.encoder_batch_size
     )

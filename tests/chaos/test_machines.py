@@ -44,7 +44,9 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def no_earlier_worker(cluster: ChaosCluster) -> None:
     """Wait for the end of workers of the run before, whose machine would not be this run's."""
-    while cluster.worker_processes():
+    deadline = time.monotonic() + 60
+    while left := cluster.worker_processes():
+        assert time.monotonic() < deadline, f"workers of an earlier run must end: {left}"
         time.sleep(0.05)
 
 

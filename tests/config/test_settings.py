@@ -129,7 +129,7 @@ def test_settings_are_frozen() -> None:
         (["amg.min_area=9", "amg.max_area=8"], "max_area must be at least min_area (9)"),
         (["amg.region_of_interest=[0, 0, 0, 5]"], "region_of_interest must be XYXY with x1 > x0"),
         (["amg.region_of_interest=[0, 5, 5, 5]"], "region_of_interest must be XYXY with x1 > x0"),
-        (["amg.region_of_interest=[0, 5]"], "amg.region_of_interest.2 must be given"),
+        (["amg.region_of_interest=[0, 5]"], "interest.2: Field required. Received: [0, 5]"),
     ],
     ids=lambda value: ",".join(value)[:60] if isinstance(value, list) else "",
 )  # fmt: skip

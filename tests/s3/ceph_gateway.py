@@ -11,6 +11,7 @@ and are ready after some 15 seconds. They need Debian's `ceph-mon ceph-osd rados
 
 from __future__ import annotations
 
+import http.client
 import os
 import random
 import secrets
@@ -211,18 +212,12 @@ rgw_run_sync_thread = false
     def wait_for(self, endpoint: str, process: subprocess.Popen[bytes]) -> None:
         """Wait until the gateway answers anything, such as that strangers may not list."""
         deadline = time.monotonic() + _START_S
-        while True:
-            try:
-                with urllib.request.urlopen(endpoint, timeout=5):
+        while process.poll() is None and time.monotonic() < deadline:
+            with suppress(OSError, http.client.HTTPException):
+                if _answers(endpoint):
                     return
-            except urllib.error.HTTPError:
-                return
-            except OSError:
-                if process.poll() is not None or time.monotonic() > deadline:
-                    raise RuntimeError(
-                        f"The gateway must start. Received: {self._logs()}"
-                    ) from None
-                time.sleep(_POLL_S)
+            time.sleep(_POLL_S)
+        raise RuntimeError(f"The gateway must start. Received: {self._logs()}")
 
     def _logs(self) -> str:
         return "\n".join(
@@ -259,6 +254,14 @@ rgw_run_sync_thread = false
                 f"{command} must succeed. Received: {ended.returncode}, "
                 f"{(ended.stderr or ended.stdout)[-2000:]}"
             )
+
+
+def _answers(endpoint: str) -> bool:
+    try:
+        with urllib.request.urlopen(endpoint, timeout=5):
+            return True
+    except urllib.error.HTTPError:
+        return True
 
 
 def _free_ports(count: int) -> tuple[int, ...]:

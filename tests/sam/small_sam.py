@@ -17,7 +17,14 @@ LOW_RES = 4 * GRID
 CHANNELS = 32
 
 
-def make_sam(*, seed: int = 6, dtype: Any = None, decoder_heads: int = 8, **arguments: Any) -> SAM:
+def make_sam(
+    *,
+    seed: int = 6,
+    dtype: Any = None,
+    decoder_dtype: Any = None,
+    decoder_heads: int = 8,
+    **arguments: Any,
+) -> SAM:
     """Give a SAM of 64 pixels with one windowed block (of padded windows) and one global block.
 
     With one decoder head, prompts of one point share their image in its low-rank form.
@@ -44,10 +51,13 @@ def make_sam(*, seed: int = 6, dtype: Any = None, decoder_heads: int = 8, **argu
         MaskDecoder(
             transformer_dim=CHANNELS,
             transformer=TwoWayTransformer(
-                embedding_dim=CHANNELS, num_heads=decoder_heads, mlp_dim=48, dtype=dtype
+                embedding_dim=CHANNELS,
+                num_heads=decoder_heads,
+                mlp_dim=48,
+                dtype=decoder_dtype or dtype,
             ),
             iou_head_hidden_dim=20,
-            dtype=dtype,
+            dtype=decoder_dtype or dtype,
         ),
         dtype=dtype,
         **arguments,

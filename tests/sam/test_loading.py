@@ -24,3 +24,11 @@ def test_fast_on_a_processor_keeps_the_decoder_in_float32() -> None:
     assert sam.image_encoder.compute_dtype == "bfloat16"
     assert sam.mask_decoder.compute_dtype == "float32"
     assert sam.mask_decoder.transformer.compute_dtype == "float32"
+
+
+def test_fast_on_an_accelerator_is_half_precision_throughout(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(loading, "has_accelerator", lambda: True)
+    sam = load_model(ModelSettings(variant="tiny", precision="fast"))
+    assert sam.image_encoder.compute_dtype == sam.mask_decoder.compute_dtype == "bfloat16"

@@ -9,7 +9,7 @@ from PIL import Image
 
 from amg_pipeline.amg.segmenter import Segmenter
 from amg_pipeline.records import MaskBatch
-from amg_pipeline.sam import SAM
+from amg_pipeline.sam import SAM, segmenter
 from amg_pipeline.sam.segmenter import SamScoredPrompts, SamSegmenter
 from tests.sam.plain_resize import two_resizes
 from tests.sam.small_sam import IMG_SIZE, as_arrays, make_sam, random_image
@@ -117,16 +117,22 @@ def test_measure_equals_a_dense_evaluation(
     assert_measures(batch, dense_logits(sam, image))
 
 
-def test_threads_change_nothing(sam: SAM) -> None:
+def test_calls_and_threads_change_nothing(sam: SAM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five prompts in calls of four at the most, in one thread and in several."""
+    monkeypatch.setattr(segmenter, "_PROMPTS_OF_A_CALL", 4)
+    monkeypatch.setattr(segmenter, "_PROMPTS_UPSCALED", 2)
     image = random_image(48, 80)[0]
     found = []
     for threads in (1, 3):
         runner = SamSegmenter(sam, points_per_batch=6, threads=threads)
         scores = scored(runner, image)
+        assert len(scores.states) == 2
         batch = runner.measure(scores, PROMPT_INDICES, MASK_INDICES, stability_score_offset=OFFSET)
         found.append((scores.predicted_iou, batch.packed, batch.stable_pixels, batch.boxes_xyxy))
     for one, three in zip(*found, strict=True):
         np.testing.assert_array_equal(one, three)
+    np.testing.assert_allclose(found[0][0], call(sam, image)["iou_predictions"], atol=2e-4)
+    assert_measures(batch, dense_logits(sam, image))
 
 
 def test_mask_threshold_of_the_model_is_used(sam: SAM, runner: SamSegmenter) -> None:
@@ -179,13 +185,23 @@ def test_too_few_or_too_many_points_are_refused(runner: SamSegmenter, count: int
         runner.score(embedding, np.zeros((count, 2)))
 
 
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
-def test_half_precision_finds_nearly_the_same(policy: str) -> None:
+@pytest.mark.parametrize(
+    ("policy", "decoder_policy", "decoder_heads"),
+    [
+        ("mixed_bfloat16", None, 8),
+        ("mixed_float16", None, 8),
+        pytest.param("mixed_bfloat16", "float32", 1, id="as-on-a-processor"),
+    ],
+)
+def test_half_precision_finds_nearly_the_same(
+    policy: str, decoder_policy: str | None, decoder_heads: int
+) -> None:
     """`--precision fast`: its steps are called, not its layers, which would cast what they get."""
     image = random_image(48, 80)[0]
-    full, half = (
-        make_sam(dtype=dtype).segmenter(points_per_batch=6) for dtype in ("float32", policy)
-    )
+    full = make_sam(decoder_heads=decoder_heads).segmenter(points_per_batch=6)
+    half = make_sam(
+        dtype=policy, decoder_dtype=decoder_policy, decoder_heads=decoder_heads
+    ).segmenter(points_per_batch=6)
     expected, found = scored(full, image), scored(half, image)
     spread = np.ptp(expected.predicted_iou)
     assert np.abs(found.predicted_iou - expected.predicted_iou).max() < 0.1 * spread

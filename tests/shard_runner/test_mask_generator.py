@@ -29,7 +29,6 @@ from tests.fakes import DiscModel, Shape, coordinate_image
             [
                 "model.precision=fast",
                 "model.backend=jax",
-                "model.intra_op_threads=2",
                 "model.variant=vit_b",
                 "model.weights=/w.pth",
                 "model.encoder_batch_size=4",
@@ -37,7 +36,7 @@ from tests.fakes import DiscModel, Shape, coordinate_image
                 "amg.stability_score_thresh=0.5",
             ],
             {
-                "backend": ("jax", 2, False),
+                "backend": ("jax", 1, False),
                 "model": ("vit_b", "/w.pth", "mixed_bfloat16", "float32"),
                 "segmenter": (16, 4),
             },
