@@ -83,6 +83,7 @@ def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--weights", type=Path, help="weights of tiny; the packaged ones if absent")
     parser.add_argument("--points-per-side", type=int, default=16)
+    parser.add_argument("--photos", nargs="+", default=list(_AMG_PHOTOS), help="for whole masks")
     parser.add_argument("--pred-iou-thresh", type=float, help="tiny's own if absent")
     parser.add_argument("--stability-score-thresh", type=float, help="tiny's own if absent")
     parser.add_argument(
@@ -97,7 +98,7 @@ def _parse_arguments() -> argparse.Namespace:
 def _start_worker(
     backend: str, folder: Path, arguments: argparse.Namespace, *, two_devices: bool = False
 ) -> None:
-    options = ["--worker", backend, "--folder", str(folder)]
+    options = ["--worker", backend, "--folder", str(folder), "--photos", *arguments.photos]
     if two_devices:
         options.append("--two-devices")
     if not arguments.curves:
@@ -185,7 +186,7 @@ def _amg_masks(arguments: argparse.Namespace) -> dict[str, list[dict[str, object
             **thresholds,
             **settings,
         )
-        for photo_name in _AMG_PHOTOS:
+        for photo_name in arguments.photos:
             photo = load_photo(photo_name)
             found = run_our_amg(generator, photo)
             if arguments.worker == BASELINE:
