@@ -9,7 +9,7 @@ import click
 
 from amg_pipeline.errors import ConfigError, StorageError, TransientStorageError
 from amg_pipeline.storage.object_store import read_uri
-from amg_pipeline.storage.uris import redact
+from amg_pipeline.storage.uris import absolute_uri, redact
 
 
 def set_option(
@@ -34,7 +34,7 @@ def read_config(uri: str, argument: str) -> str:
     """Read a YAML file of settings.
 
     Args:
-        uri: Path or URI.
+        uri: Path or URI; `~` is the user's folder.
         argument: What the command line calls it, for the message.
 
     Raises:
@@ -42,7 +42,7 @@ def read_config(uri: str, argument: str) -> str:
         TransientStorageError: If its store kept failing.
     """
     try:
-        return read_uri(uri).decode()
+        return read_uri(absolute_uri(uri)).decode()
     except TransientStorageError:
         raise
     except FileNotFoundError as error:

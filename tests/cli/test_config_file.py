@@ -33,6 +33,13 @@ def test_unreadable_file_is_named(
     assert message in str(caught.value)
 
 
+def test_a_users_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "run.yaml").write_text("amg: {}")
+
+    assert read_config("~/run.yaml", "--config") == "amg: {}"
+
+
 def test_store_that_does_not_answer_is_no_wrong_usage(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(uri: str) -> bytes:
         raise TransientStorageError("reset")
