@@ -15,10 +15,10 @@ import ray
 
 from amg_pipeline.attempt_log import AttemptLog
 from amg_pipeline.attempts import Failure, FailureReason, ShardTask
-from amg_pipeline.distributed.cluster import is_alive, log_shape, worker_shape
+from amg_pipeline.distributed.cluster import log_shape, worker_shape
 from amg_pipeline.distributed.flights import Flight
 from amg_pipeline.distributed.metrics import DriverMetrics
-from amg_pipeline.distributed.pool import PooledWorker, WorkerPool
+from amg_pipeline.distributed.pool import PooledWorker, WorkerPool, reason_of_loss
 from amg_pipeline.distributed.shard_queue import ShardQueue
 from amg_pipeline.distributed.worker import AttemptFailed, RowDone, WorkerEvent, WorkerSetup
 from amg_pipeline.errors import StorageError
@@ -221,7 +221,7 @@ class _Driver:
         except StopIteration:
             news = (AttemptFailed("error", "StopIteration", "the worker fell silent"),)
         except ray.exceptions.RayError as error:
-            self._lose(worker, _reason_of(error, worker), str(error))
+            self._lose(worker, reason_of_loss(error, worker), str(error))
             return
         flight.has_begun = True
         if flight is worker.flights[0]:
@@ -305,15 +305,3 @@ class _Driver:
             return
         self._tally.give_up(task.shard.shard_id)
         self._metrics.add_shard("given_up")
-
-
-def _reason_of(error: Exception, worker: PooledWorker) -> FailureReason:
-    """Tell what a lost worker died of, as far as Ray knows."""
-    if isinstance(error, ray.exceptions.OutOfMemoryError):
-        return "out_of_memory"
-    if getattr(error, "preempted", False):
-        return "preempted"
-    is_lost = worker.node is not None and not is_alive(worker.node)
-    if isinstance(error, ray.exceptions.ActorUnavailableError) or is_lost:
-        return "node_lost"
-    return "crash"

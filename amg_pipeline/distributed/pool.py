@@ -12,6 +12,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeLabelSchedulingStrategy, NotIn
 
+from amg_pipeline.attempts import FailureReason
 from amg_pipeline.distributed.cluster import WorkerShape, alive_nodes, hosts, is_alive
 from amg_pipeline.distributed.worker import ShardWorker, WorkerSetup
 from amg_pipeline.errors import AmgPipelineError, ConfigError, WeightsError
@@ -113,8 +114,7 @@ class WorkerPool:
         except ray.exceptions.RayError as error:
             self.discard(worker)
             # A machine that was lost says nothing about the worker.
-            is_lost = worker.node is not None and not is_alive(worker.node)
-            if not is_lost and not getattr(error, "preempted", False):
+            if reason_of_loss(error, worker) not in ("node_lost", "preempted"):
                 self._count_failed_start(error)
         else:
             if worker.node is None:
@@ -227,3 +227,17 @@ class WorkerPool:
                 f"({', '.join(broken)}). The same command resumes on other machines"
             )
         return broken
+
+
+def reason_of_loss(error: ray.exceptions.RayError, worker: PooledWorker) -> FailureReason:
+    """Tell what a lost worker died of, as far as Ray knows."""
+    if isinstance(error, ray.exceptions.OutOfMemoryError):
+        return "out_of_memory"
+    if getattr(error, "preempted", False):
+        return "preempted"
+    # Ray hears of a process that died within a second. Of a machine that vanished it knows for
+    # some seconds only that nothing answers there.
+    is_silent = isinstance(error, ray.exceptions.ActorUnavailableError)
+    if is_silent or (worker.node is not None and not is_alive(worker.node)):
+        return "node_lost"
+    return "crash"

@@ -175,6 +175,13 @@ def test_a_start_that_went_with_its_machine_does_not_count(
     assert pool.workers == []
 
 
+def test_a_start_whose_machine_no_longer_answers_does_not_count(pool: WorkerPool) -> None:
+    """Ray takes a machine for alive for seconds after it is gone."""
+    for _ in range(10):
+        start(pool, "node-1", ray.exceptions.ActorUnavailableError("Socket closed", None))
+    assert pool.workers == []
+
+
 def test_a_start_that_does_not_end_gives_its_place_back(pool: WorkerPool, clock: FakeClock) -> None:
     """Its GPU would otherwise be nobody's for the rest of the run."""
     pool.grow(CPU, 1)  # without a place: that may last as long as it likes
