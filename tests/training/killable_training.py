@@ -5,8 +5,6 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import tensorflow as tf
-
 from amg_pipeline.sam import SAM
 from amg_pipeline.training.runs import run_training
 from amg_pipeline.training.settings import TrainConfig, load_train_config
@@ -30,7 +28,5 @@ def build(_config: TrainConfig) -> SAM:
 
 
 if __name__ == "__main__":
-    # Tracing would take most of the time of so few steps.
-    tf.config.run_functions_eagerly(True)
     output = Path(sys.argv[1])
     run_training(load_train_config(CONFIG, overrides=[f"output={output}"]), sys.stderr, build=build)
