@@ -326,70 +326,7 @@ class TestGraphs:
         assert_equal(as_arrays(outputs), of_point)
 
 
-class TestWrongInputs:
-    @pytest.mark.parametrize(
-        ("inputs", "message"),
-        [
-            pytest.param(IMAGE, r"one dictionary that has the key 'image'.*ndarray", id="array"),
-            pytest.param({"points": POINTS}, r"'image'.*keys \['points'\]", id="no-image"),
-            pytest.param({"image": None}, "'image'", id="image-none"),
-            pytest.param({"image": IMAGE, "point": POINTS}, r"also: \['point'\]", id="key"),
-            pytest.param({"image": IMAGE[0]}, r"Received: \(48, 80, 3\)", id="no-batch"),
-            pytest.param({"image": IMAGE[..., :1]}, r"RGB.*\(1, 48, 80, 1\)", id="gray"),
-            pytest.param({"image": IMAGE.astype("int32")}, "uint8 or float.*int32", id="int32"),
-            pytest.param({"image": IMAGE[:, :0]}, "must have pixels", id="no-pixels"),
-            pytest.param(
-                {"image": IMAGE, "points": POINTS[0]}, r"pair \(coords, labels\)", id="no-labels"
-            ),
-            pytest.param(
-                {"image": IMAGE, "points": (POINTS[0][0], POINTS[1])},
-                r"coords must be of shape \(B, N, 2\). Received: \(1, 2\)",
-                id="coords-rank",
-            ),
-            pytest.param(
-                {"image": IMAGE, "points": (POINTS[0], [[1, 1]])}, "needs one label", id="labels"
-            ),
-            pytest.param(
-                {"image": IMAGE, "boxes": BOXES[0]}, r"\(B, M, 4\). Received: \(1, 4\)", id="box"
-            ),
-            pytest.param({"image": IMAGE, "boxes": BOXES > 9}, "dtype: bool", id="bool-box"),
-            pytest.param(
-                {"image": IMAGE, "masks": MASKS[..., :9]},
-                r"\(B, 1, 32, 32\). Received: \(1, 1, 32, 9\)",
-                id="mask-size",
-            ),
-            pytest.param(
-                {"image": IMAGE, "boxes": np.tile(BOXES, (2, 1, 1)), "points": POINTS},
-                r"batch sizes: \{'image': 1, 'points': 1, 'boxes': 2\}",
-                id="batches-of-prompts",
-            ),
-            pytest.param(
-                {"image": np.tile(IMAGE, (3, 1, 1, 1)), "boxes": np.tile(BOXES, (2, 1, 1))},
-                "batch sizes",
-                id="batches-of-image-and-prompts",
-            ),
-            pytest.param(
-                {"image": IMAGE, "original_size": (1, 2, 3)}, r"\(height, width\)", id="size"
-            ),
-            pytest.param(
-                {"image": IMAGE, "original_size": ops.convert_to_tensor([[4, 5]])},
-                r"\(height, width\). Received: .*shape \(1, 2\)",
-                id="size-of-a-batch",
-            ),
-            pytest.param(
-                {"image": IMAGE, "original_size": (0, 5)},
-                r"positive. Received: \(0, 5\)",
-                id="zero",
-            ),
-            pytest.param({"image": IMAGE, "multimask_output": 3}, "True or False.*3", id="flag"),
-        ],
-    )
-    def test_are_refused_with_what_was_expected_and_received(
-        self, sam: SAM, inputs: Any, message: str
-    ) -> None:
-        with pytest.raises(ValueError, match=message):
-            sam(inputs)
-
+class TestParts:
     def test_parts_that_do_not_fit_are_refused(self, sam: SAM) -> None:
         encoder, prompts, decoder = sam.image_encoder, sam.prompt_encoder, sam.mask_decoder
         with pytest.raises(ValueError, match=r"must be equal. Received: \(32, 32, 64\)"):
