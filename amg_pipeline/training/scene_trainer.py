@@ -22,6 +22,8 @@ from amg_pipeline.training.losses import (
 
 _FOCAL_WEIGHT = 10.0
 _SINGLE_MASK_WEIGHT = 0.25
+#: Squared errors of scores are small numbers; the paper's trainings are long enough to wait.
+_SCORE_WEIGHT = 4.0
 
 
 class SceneTrainer(keras.Model):
@@ -120,7 +122,7 @@ class SceneTrainer(keras.Model):
         return (
             best_output_loss(losses[:, 1:], is_target)
             + _SINGLE_MASK_WEIGHT * weighted_mean(losses[:, 0], coarsest)
-            + score_loss
+            + _SCORE_WEIGHT * score_loss
         )
 
     def _update_metrics(

@@ -16,7 +16,6 @@ from amg_pipeline.training.batches import SceneBatches, Source, ViewSettings
 from amg_pipeline.training.growing import grow
 from amg_pipeline.training.optimizing import WarmUpHold, muon
 from amg_pipeline.training.scene_trainer import SceneTrainer
-from amg_pipeline.training.widening import widen
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +23,7 @@ class Stage:
     """A part of a training, with a model and a learning rate of its own.
 
     Attributes:
-        preset: Sizes of the model; where they differ from the last stage's, the model grows.
+        preset: Sizes of the model; where images or patches differ from the last stage's, it grows.
         epochs: Epochs to train.
         cool_down_epochs: Of these, the last ones, in which the learning rate falls to zero.
         peak_learning_rate: Highest learning rate.
@@ -36,7 +35,6 @@ class Stage:
         pixels: Pixels that these are compared with.
         min_area: Masks of a smaller share of the view are no targets.
         photo_share: Share of the views that are cut from photographs, if there are any.
-        scores_only: Whether only the head that predicts a mask's IoU is trained.
     """
 
     preset: Preset
@@ -51,7 +49,6 @@ class Stage:
     pixels: int
     min_area: float
     photo_share: float
-    scores_only: bool = False
 
     def views(self) -> ViewSettings:
         """Give how the stage's views are drawn."""
@@ -93,10 +90,7 @@ def start_stage(stage: Stage, last: tuple[Stage, SceneTrainer] | None) -> SceneT
     if before.preset == stage.preset:
         return trainer
     model = SAM.from_preset(stage.preset)
-    if before.preset.embed_dim == stage.preset.embed_dim:
-        grow(trainer.sam, model)
-    else:
-        widen(trainer.sam, model)
+    grow(trainer.sam, model)
     return SceneTrainer(model)
 
 
@@ -130,7 +124,9 @@ def train_stage(
         stage.cool_down_epochs * pace.steps_per_epoch,
         stage.epochs * pace.steps_per_epoch,
     )
-    _freeze(trainer, stage)
+    # Prompts never have masks here.
+    for layer in trainer.sam.prompt_encoder.mask_downscaling:
+        layer.trainable = False
     trainer.compile(
         optimizer=muon(schedule, ema_momentum=stage.ema_momentum),
         jit_compile=True,  # a quarter less time for the same step
@@ -160,18 +156,6 @@ def train_stage(
     trainer.optimizer.finalize_variable_values(trainer.trainable_variables)
     trainer.save_weights(finished)
     shutil.rmtree(backup)
-
-
-def _freeze(trainer: SceneTrainer, stage: Stage) -> None:
-    """Let only those variables be trained that the stage trains."""
-    if stage.scores_only:
-        head = {id(v) for v in trainer.sam.mask_decoder.iou_prediction_head.variables}
-        for variable in trainer.trainable_variables:
-            variable.trainable = id(variable) in head
-        return
-    # Prompts never have masks here.
-    for layer in trainer.sam.prompt_encoder.mask_downscaling:
-        layer.trainable = False
 
 
 class ResumeBatches(keras.callbacks.Callback):

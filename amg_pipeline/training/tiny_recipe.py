@@ -32,9 +32,8 @@ SEED = 0
 #: Seeds from here on are held out: scenes that no training ever sees.
 HELD_OUT_SEED = 1_000_000_000
 
-_NARROW = replace(PRESETS["tiny"], embed_dim=96, out_chans=64, mlp_dim=256, iou_head_hidden_dim=64)
 _COARSE = Stage(
-    preset=replace(_NARROW, img_size=256, patch_size=16),
+    preset=replace(PRESETS["tiny"], img_size=256, patch_size=16),
     epochs=34,
     cool_down_epochs=0,
     peak_learning_rate=1e-3,
@@ -47,38 +46,14 @@ _COARSE = Stage(
     min_area=0.0,
     photo_share=0.5,
 )
-#: The model that ships.
-_WIDE = replace(
-    _COARSE,
-    preset=replace(_NARROW, embed_dim=192, out_chans=128, mlp_dim=512, iou_head_hidden_dim=128),
-    epochs=10,
-    cool_down_epochs=3,
-    batch_size=4,
-    prompts=12,
-    cells=192,
-    min_area=0.002,
-)
+#: The model that ships. Smaller patches: finer borders, and each prompt three times as costly.
+_FINE = replace(_COARSE, preset=PRESETS["tiny"], epochs=28, prompts=8, min_area=0.002)
 STAGES = (
     _COARSE,
     # The low-res grid has 64 x 64 cells: what is smaller than a dozen of them teaches noise.
     replace(_COARSE, epochs=22, min_area=0.004),
-    # Smaller patches: finer borders, and each prompt three times as costly.
-    replace(_COARSE, preset=_NARROW, epochs=28, prompts=8, min_area=0.002),
-    _WIDE,
-    # Smaller steps: the first ones cost some of what scenes had taught.
-    replace(_WIDE, epochs=60, cool_down_epochs=12, peak_learning_rate=4e-4),
-    # The scores again, of the averaged model's whole masks.
-    replace(
-        _WIDE,
-        epochs=4,
-        cool_down_epochs=3,
-        peak_learning_rate=2e-3,
-        ema_momentum=0.99,
-        prompts=24,
-        cells=0,
-        clicks=0,
-        scores_only=True,
-    ),
+    _FINE,
+    replace(_FINE, epochs=68, cool_down_epochs=52, batch_size=6, cells=192, photo_share=0.65),
 )
 
 
@@ -97,7 +72,7 @@ class Extent:
 
     scenes: int = 6000
     held_out: int = 256
-    crops: int = 4
+    crops: int = 8
     scene_size: int = 256
     validation_steps: int = 6
     validation_prompts: int = 8
