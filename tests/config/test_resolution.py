@@ -72,9 +72,9 @@ LAYERS = (
     {"document": "amg: {settings: sa1b}"},
     {"document": "amg: {settings: sa1b, pred_iou_thresh: 0.1}"},
     {"document": "amg: {settings: sa1b, pred_iou_thresh: 0.1}",
-     "settings": {"amg": {"pred_iou_thresh": 0.2}}},
+     "settings": {"amg": {"pred_iou_thresh": 0.25}}},
     {"document": "amg: {settings: sa1b, pred_iou_thresh: 0.1}",
-     "settings": {"amg": {"pred_iou_thresh": 0.2}},
+     "settings": {"amg": {"pred_iou_thresh": 0.25}},
      "overrides": ["amg.pred_iou_thresh=0.3"]},
     {"overrides": ["amg.pred_iou_thresh=0.3", "amg.pred_iou_thresh=0.4"]},
 )  # fmt: skip
@@ -82,7 +82,7 @@ LAYERS = (
 
 @pytest.mark.parametrize(
     ("layers", "expected"),
-    list(zip(LAYERS, (0.27, 0.88, 0.1, 0.2, 0.3, 0.4), strict=True)),
+    list(zip(LAYERS, (0.2, 0.88, 0.1, 0.25, 0.3, 0.4), strict=True)),
     ids=["model", "named", "file", "options", "override", "last-override"],
 )
 def test_the_nearer_value_wins(layers: dict[str, Any], expected: float) -> None:
