@@ -15,6 +15,7 @@ from benchmarks.reference_model import build_reference  # isort: skip
 
 from amg_pipeline.amg.generator import AutomaticMaskGenerator
 from amg_pipeline.assets import packaged_weights
+from amg_pipeline.sam.weights import weights_sha256
 from amg_pipeline.sam.weights.architecture import of_model
 from amg_pipeline.sam.weights.variables import official_tensors
 from benchmarks.mask_agreement import (
@@ -43,6 +44,7 @@ class AmgParity:
     """What was found of all images."""
 
     weights: str
+    weights_sha256: str
     thresholds: dict[str, float]
     points_per_side: int
     rows: list[AmgRow]
@@ -114,7 +116,11 @@ def compare_amg(
             )
             rows.append(AmgRow(settings=name, image=label, agreement=agreement))
     return AmgParity(
-        weights=shown, thresholds=thresholds, points_per_side=points_per_side, rows=rows
+        weights=shown,
+        weights_sha256=weights_sha256("tiny", source),
+        thresholds=thresholds,
+        points_per_side=points_per_side,
+        rows=rows,
     )
 
 

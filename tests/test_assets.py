@@ -1,4 +1,4 @@
-"""The sample photos: readable, varied, small, and each with its source and licence."""
+"""What ships: sample photos, readable and varied, and where they and the weights are from."""
 
 from __future__ import annotations
 
@@ -52,3 +52,13 @@ def test_licences_list_each_photo_once_with_its_size() -> None:
         assert re.search("CC0|CC BY|public domain|no known copyright restrictions", licence)
         with Image.open(PHOTOS / name) as photo:
             assert photo.size == (int(width), int(height))
+
+
+def test_training_photographs_are_listed_once_with_a_free_licence() -> None:
+    text = (PHOTOS.parent / "TRAINING_DATA.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([^`]+)` \| ([^|]+) \| (http\S+) \|$", text, flags=re.MULTILINE)
+
+    assert len({name for name, _, _ in rows}) == len(rows)
+    assert f"{len(rows)} photographs" in text
+    licences = {licence for _, licence, _ in rows}
+    assert licences == {"CC BY 2.0", "no known copyright restrictions"}

@@ -22,6 +22,8 @@ _LOGGER = logging.getLogger(__name__)
 _UNPLACED_SECONDS = 60.0
 #: Weights of gigabytes come from a store in less, and a device is ready in less.
 _START_SECONDS = 900.0
+#: Until then Ray has found out that a machine which does not answer is lost.
+_VERDICT_SECONDS = 120.0
 #: Workers that may fail to come up, one after the other.
 _MAX_FAILED_STARTS = 3
 #: Broken accelerators on one machine, no commit between them, from which on it gets no workers.
@@ -69,6 +71,15 @@ class PooledWorker:
     is_reported: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class _SilentStart:
+    """A worker that no longer answered before it was up, on a machine that Ray takes for alive."""
+
+    node: str
+    since: float
+    error: Exception
+
+
 class WorkerPool:
     """Keeps as many workers as are wanted, replacing those that are lost.
 
@@ -83,6 +94,7 @@ class WorkerPool:
         self._failed_starts = 0
         self._device_faults: Counter[str] = Counter()
         self._report_at = 0.0
+        self._silent: list[_SilentStart] = []
         self.workers: list[PooledWorker] = []
 
     def grow(self, shape: WorkerShape, count: int) -> None:
@@ -113,9 +125,7 @@ class WorkerPool:
             self._count_failed_start(error)
         except ray.exceptions.RayError as error:
             self.discard(worker)
-            # A machine that was lost says nothing about the worker.
-            if reason_of_loss(error, worker) not in ("node_lost", "preempted"):
-                self._count_failed_start(error)
+            self._judge_start(worker, error)
         else:
             if worker.node is None:
                 worker.node, worker.placed_at = node, self._clock()
@@ -124,7 +134,7 @@ class WorkerPool:
             self._failed_starts = 0
 
     def end_stuck_starts(self, *, as_of: float) -> None:
-        """Do without workers that hold a place for long and do not come up.
+        """Do without workers that hold a place for long and do not come up, or fell silent.
 
         Args:
             as_of: When all that there was to hear was heard.
@@ -137,6 +147,12 @@ class WorkerPool:
             if is_starting and as_of - worker.placed_at > _START_SECONDS:
                 self.discard(worker)
                 self._count_failed_start(TimeoutError(f"not ready after {_START_SECONDS:.0f} s"))
+        for silent in tuple(self._silent):
+            is_lost = not is_alive(silent.node)
+            if is_lost or as_of - silent.since > _VERDICT_SECONDS:
+                self._silent.remove(silent)
+                if not is_lost:
+                    self._count_failed_start(silent.error)
 
     def discard(self, worker: PooledWorker) -> None:
         """End a worker's process, if it has not ended, and forget it."""
@@ -183,6 +199,16 @@ class WorkerPool:
             + ("goes on with the others" if up else "waits for the first one"),
             machines=len(alive_nodes()),
         )
+
+    def _judge_start(self, worker: PooledWorker, error: ray.exceptions.RayError) -> None:
+        """Count a start that failed. A machine that was lost says nothing about the worker."""
+        reason = reason_of_loss(error, worker)
+        if reason == "node_lost" and worker.node is not None and is_alive(worker.node):
+            self._silent.append(_SilentStart(worker.node, self._clock(), error))
+        elif reason not in ("node_lost", "preempted"):
+            self._count_failed_start(error)
+            return
+        log_event(_LOGGER, logging.WARNING, f"a worker was gone before it was up: {error}")
 
     def _count_failed_start(self, error: Exception) -> None:
         self._failed_starts += 1
@@ -235,8 +261,8 @@ def reason_of_loss(error: ray.exceptions.RayError, worker: PooledWorker) -> Fail
         return "out_of_memory"
     if getattr(error, "preempted", False):
         return "preempted"
-    # Ray hears of a process that died within a second. Of a machine that vanished it knows for
-    # some seconds only that nothing answers there.
+    # Within a second Ray hears of a process that died. Of a machine that vanished it knows for some
+    # seconds only that nothing answers there.
     is_silent = isinstance(error, ray.exceptions.ActorUnavailableError)
     if is_silent or (worker.node is not None and not is_alive(worker.node)):
         return "node_lost"

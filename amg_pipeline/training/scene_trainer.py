@@ -22,7 +22,8 @@ from amg_pipeline.training.losses import (
 
 _FOCAL_WEIGHT = 10.0
 _SINGLE_MASK_WEIGHT = 0.25
-#: Squared errors of scores are small numbers; the paper's trainings are long enough to wait.
+#: Squared errors of scores are small beside the masks' losses. The paper weighs them once, but
+#: trains far longer.
 _SCORE_WEIGHT = 4.0
 
 

@@ -83,6 +83,9 @@ def start_stage(stage: Stage, last: tuple[Stage, SceneTrainer] | None) -> SceneT
     Args:
         stage: The stage that begins.
         last: The stage before and its trainer; None starts from random weights.
+
+    Raises:
+        ValueError: If the stages' presets differ in more than images and patches.
     """
     if last is None:
         return SceneTrainer(SAM.from_preset(stage.preset))

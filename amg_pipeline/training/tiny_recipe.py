@@ -46,13 +46,14 @@ _COARSE = Stage(
     min_area=0.0,
     photo_share=0.5,
 )
-#: The model that ships. Smaller patches: finer borders, and each prompt three times as costly.
+#: The sizes that ship. Smaller patches: finer borders, and each prompt more than twice as costly.
 _FINE = replace(_COARSE, preset=PRESETS["tiny"], epochs=28, prompts=8, min_area=0.002)
 STAGES = (
     _COARSE,
     # The low-res grid has 64 x 64 cells: what is smaller than a dozen of them teaches noise.
     replace(_COARSE, epochs=22, min_area=0.004),
     _FINE,
+    # By far the longest, and mostly on photographs: what scenes lack is what is left to learn.
     replace(_FINE, epochs=68, cool_down_epochs=52, batch_size=6, cells=192, photo_share=0.65),
 )
 

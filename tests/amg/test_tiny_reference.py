@@ -28,6 +28,7 @@ from benchmarks.our_amg import SETTINGS, run_our_amg, tiny_thresholds
 from benchmarks.photos import golden_photos
 
 GOLDENS = Path(__file__).parents[1] / "reference" / "tiny_goldens.json.gz"
+PARITY = Path(__file__).parents[2] / "benchmarks" / "results" / "parity.json"
 MAKE_AGAIN = "make the goldens with tests/reference/make_tiny_goldens.py"
 
 
@@ -73,6 +74,13 @@ def agreements(goldens: dict[str, Any]) -> dict[str, dict[str, MaskAgreement]]:
 def test_goldens_are_of_the_packaged_weights_and_thresholds(goldens):
     assert goldens["weights_sha256"] == weights_sha256("tiny", None), MAKE_AGAIN
     assert goldens["thresholds"] == tiny_thresholds(), MAKE_AGAIN
+
+
+def test_published_parity_is_of_the_packaged_weights_and_thresholds():
+    published = json.loads(PARITY.read_text())["amg"]
+    assert published["weights_sha256"] == weights_sha256("tiny", None), "run make parity"
+    assert published["thresholds"] == tiny_thresholds(), "run make parity"
+    assert published["passes"]
 
 
 def test_images_are_decoded_and_resized_as_when_the_goldens_were_made(goldens):

@@ -175,11 +175,30 @@ def test_a_start_that_went_with_its_machine_does_not_count(
     assert pool.workers == []
 
 
-def test_a_start_whose_machine_no_longer_answers_does_not_count(pool: WorkerPool) -> None:
+SILENT = ray.exceptions.ActorUnavailableError("Socket closed", None)
+
+
+def test_a_start_whose_machine_no_longer_answers_does_not_count(
+    pool: WorkerPool, fake_ray: FakeRay, clock: FakeClock
+) -> None:
     """Ray takes a machine for alive for seconds after it is gone."""
     for _ in range(10):
-        start(pool, "node-1", ray.exceptions.ActorUnavailableError("Socket closed", None))
+        start(pool, "node-1", SILENT)
+    pool.end_stuck_starts(as_of=clock.now)
     assert pool.workers == []
+    fake_ray.machines[0]["Alive"] = False
+    clock.now += 1000.0
+    pool.end_stuck_starts(as_of=clock.now)
+
+
+def test_a_silent_start_counts_if_its_machine_stays(pool: WorkerPool, clock: FakeClock) -> None:
+    for _ in range(3):
+        start(pool, "node-1", SILENT)
+    clock.now += 120.0
+    pool.end_stuck_starts(as_of=clock.now)
+    clock.now += 1.0
+    with pytest.raises(AmgPipelineError, match=r"Received: 3 failures.*Socket closed"):
+        pool.end_stuck_starts(as_of=clock.now)
 
 
 def test_a_start_that_does_not_end_gives_its_place_back(pool: WorkerPool, clock: FakeClock) -> None:

@@ -72,7 +72,7 @@ MASKS = np.zeros((1, 1, 32, 32))
         pytest.param({"image": IMAGE, "multimask_output": 3}, "True or False.*3", id="flag"),
     ],
 )
-def test_wrong_ones_are_refused_with_what_was_expected_and_received(
+def test_wrong_inputs_are_refused_with_what_was_expected_and_received(
     sam: SAM, inputs: Any, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):

@@ -18,7 +18,7 @@ data:
 prompts: {per_image: 2, rounds: 1}
 freezing: {trained_blocks: {0: 0, 2: 1}, cached_views: 0}
 optimization:
-  {epochs: 3, batch_size: 2, steps_per_epoch: 4, learning_rate: 0.01, layer_decay: 0.5, xla: false}
+  {epochs: 4, batch_size: 2, steps_per_epoch: 4, learning_rate: 0.01, layer_decay: 0.5, xla: false}
 checkpoint_steps: 2
 """
 
@@ -28,5 +28,6 @@ def build(_config: TrainConfig) -> SAM:
 
 
 if __name__ == "__main__":
+    # Compiled, as users run it: a graph made anew must compute what the unbroken one did.
     output = Path(sys.argv[1])
     run_training(load_train_config(CONFIG, overrides=[f"output={output}"]), sys.stderr, build=build)

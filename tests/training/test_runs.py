@@ -80,7 +80,7 @@ def test_a_killed_training_ends_with_the_weights_of_an_unbroken_one(tmp_path: Pa
     kill_at(killed, 2, 2)  # after a part has joined
     left = position_of(killed)
     finish(killed)
-    assert (2, 2) <= left < (3, 0)
+    assert (2, 2) <= left < (4, 0)
     for mine, other in zip(weights_of(killed), weights_of(unbroken), strict=True):
         np.testing.assert_allclose(mine, other, rtol=1e-6, atol=1e-7)
     first, second = (folder / "log.csv" for folder in (killed, unbroken))
