@@ -9,6 +9,7 @@ score many prompts and make masks of only a few: `attend` -> `predict_iou`, `mas
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -197,16 +198,20 @@ class MaskDecoder(keras.layers.Layer):
             float32 logits `(P, K, 4 H, 4 W)`.
         """
 
+        finish = self._upscaling()
+        of_pixels = ops.transpose(weights, (0, 2, 1))
+
         def apply(projected: Any) -> Any:
-            pixels = ops.cast(self._finish_upscaling(projected), "float32")
+            pixels = ops.cast(finish(projected), "float32")
             features = ops.reshape(pixels, (-1, pixels.shape[1] * 16, pixels.shape[-1]))
-            return ops.matmul(weights, ops.transpose(features, (0, 2, 1)))
+            return ops.matmul(features, of_pixels)
 
         logits = image.map_projected(self._centred_blocks()[0], apply, parts)
         # Nothing was moved before these few numbers: parts, positions, and blocks in blocks.
-        blocks = ops.reshape(ops.moveaxis(logits, 0, 2), (-1, height, width, 2, 2, 2, 2))
-        rows_first = ops.transpose(blocks, (0, 1, 3, 5, 2, 4, 6))
-        return ops.reshape(rows_first, (-1, ops.shape(weights)[1], 4 * height, 4 * width))
+        masks = ops.shape(weights)[1]
+        blocks = ops.reshape(ops.moveaxis(logits, 0, 1), (-1, height, width, 2, 2, 2, 2, masks))
+        rows_first = ops.transpose(blocks, (0, 7, 1, 3, 5, 2, 4, 6))
+        return ops.reshape(rows_first, (-1, masks, 4 * height, 4 * width))
 
     def upscale(self, image: ImageSide) -> Any:
         """Upscale each position to its 4 x 4 pixels.
@@ -218,20 +223,28 @@ class MaskDecoder(keras.layers.Layer):
             `(P, S, 16, C / 8)`: the pixels of each position, those of the first convolution
             (row, column) outside those of the second.
         """
-        return image.map_projected(self._centred_blocks()[0], self._finish_upscaling, 1)[0]
+        return image.map_projected(self._centred_blocks()[0], self._upscaling(), 1)[0]
 
-    def _finish_upscaling(self, projected: Any) -> Any:
-        """Upscale what the first convolution's centred kernel gave, `(P, S, C)`."""
+    def _upscaling(self) -> Callable[[Any], Any]:
+        """Give the function that upscales what the first convolution's centred kernel gave.
+
+        `(P, S, C)` to `(P, S, 16, C / 8)`. Kernels are laid out here, once for all parts.
+        """
         _, norm, second = self.output_upscaling
-        x = projected + ops.cast(self._centred_blocks()[1], projected.dtype)
-        # Flat, because products of other ranks are slow on some backends.
-        x = ops.reshape(x, (-1, self.transformer_dim // 4))
-        variance = ops.mean(ops.square(ops.cast(x, "float32")), axis=-1, keepdims=True)
-        x = x * ops.cast(ops.rsqrt(variance + norm.epsilon), x.dtype)
-        x = x * ops.cast(norm.gamma, x.dtype) + ops.cast(norm.beta, x.dtype)
-        x = ops.matmul(_gelu(x), ops.cast(_block_kernel(second), x.dtype))
-        x = ops.reshape(x, (-1, projected.shape[1], 16, self.transformer_dim // 8))
-        return _gelu(x + ops.cast(second.bias, x.dtype))
+        bias, kernel = self._centred_blocks()[1], _block_kernel(second)
+
+        def finish(projected: Any) -> Any:
+            x = projected + ops.cast(bias, projected.dtype)
+            # Flat, because products of other ranks are slow on some backends.
+            x = ops.reshape(x, (-1, self.transformer_dim // 4))
+            variance = ops.mean(ops.square(ops.cast(x, "float32")), axis=-1, keepdims=True)
+            x = x * ops.cast(ops.rsqrt(variance + norm.epsilon), x.dtype)
+            x = x * ops.cast(norm.gamma, x.dtype) + ops.cast(norm.beta, x.dtype)
+            x = ops.matmul(_gelu(x), ops.cast(kernel, x.dtype))
+            x = ops.reshape(x, (-1, projected.shape[1], 16, self.transformer_dim // 8))
+            return _gelu(x + ops.cast(second.bias, x.dtype))
+
+        return finish
 
     def _centred_blocks(self) -> tuple[Any, Any]:
         """Give the first convolution so that each sub-pixel's channels have a mean of zero.

@@ -36,9 +36,13 @@ class MLPBlock(keras.layers.Layer):
         self.built = True
 
     def call(self, x: Any) -> Any:
-        x = self.lin1(x)
-        x = ops.gelu(x, approximate=False) if self.activation == "gelu" else ops.relu(x)
-        return self.lin2(x)
+        # Flat, because TensorFlow fuses a product with bias and activation only of rank 2.
+        hidden = self.lin1(ops.reshape(x, (-1, self.embedding_dim)))
+        if self.activation == "gelu":
+            hidden = ops.gelu(hidden, approximate=False)
+        else:
+            hidden = ops.relu(hidden)
+        return ops.reshape(self.lin2(hidden), ops.shape(x))
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -44,14 +44,14 @@ class _Axis:
     Attributes:
         size: Pixels.
         starts: First low-res sample that each tile uses, a multiple of `_BLOCK`, `(tiles,)`.
-        weights: float32 `(tiles, E, b)`; zero beyond the image. The vertical ones are in the order
-            of `_bits_first`.
+        weights: On the device, float32 `(tiles or more, E, b)`; zero beyond the image. The vertical
+            ones are in the order of `_bits_first`.
         is_pixel: Whether an index along the edge is a pixel of the image, bool `(tiles, E)`.
     """
 
     size: int
     starts: NDArray[np.int32]
-    weights: NDArray[np.float32]
+    weights: Any
     is_pixel: NDArray[np.bool_]
 
     @property
@@ -130,10 +130,11 @@ class Rasterizer:
         made = self._make_tiles(
             logits,
             np.stack(
-                [chosen[masks], vertical.starts[rows], horizontal.starts[columns]], axis=1
+                [chosen[masks], vertical.starts[rows], horizontal.starts[columns], rows, columns],
+                axis=1,
             ).astype(np.int32),
-            vertical.weights[rows],
-            horizontal.weights[columns],
+            vertical.weights,
+            horizontal.weights,
             np.array([offset, 0.0, -offset], np.float32) + np.float32(self._threshold),
         )
         return np.asarray(ops.convert_to_numpy(made)[:, :count])
@@ -202,18 +203,22 @@ def make_tiles(logits: Any, places: Any, weights_y: Any, weights_x: Any, thresho
 
     Args:
         logits: float32 `(M, h, w)`.
-        places: Mask, first row and first column of each tile's low-res part, int32 `(N, 3)`.
-        weights_y: `(N, E, b)`, the rows of a byte apart, see `_bits_first`.
-        weights_x: `(N, E, b)`.
+        places: Mask, first row and first column of each tile's low-res part, and its row and column
+            among the tiles, int32 `(N, 5)`.
+        weights_y: Of each row of tiles `(R, E, b)`, the rows of a byte apart, see `_bits_first`.
+        weights_x: Of each column of tiles `(R', E, b)`.
         thresholds: float32 `(t,)`.
 
     Returns:
         The pixels above each threshold by column, eight rows a byte, the first in the highest bit:
         uint8 `(t, N, E, E / 8)`.
     """
-    part = _cut(ops.convert_to_tensor(logits), ops.convert_to_tensor(places), weights_x.shape[-1])
-    across = ops.matmul(weights_x, ops.transpose(part, (0, 2, 1)))  # (N, E, b): columns first
-    tile = ops.matmul(across, ops.transpose(weights_y, (0, 2, 1)))  # (N, column, row)
+    places = ops.convert_to_tensor(places)
+    part = _cut(ops.convert_to_tensor(logits), places, weights_x.shape[-1])
+    down = ops.take(weights_y, places[:, 3], axis=0)
+    across = ops.take(weights_x, places[:, 4], axis=0)
+    columns = ops.matmul(across, ops.transpose(part, (0, 2, 1)))  # (N, E, b)
+    tile = ops.matmul(columns, ops.transpose(down, (0, 2, 1)))  # (N, column, row)
     bits = ops.reshape(tile, (1, -1, _EDGE, 8, _EDGE_BYTES))
     is_above = bits > ops.reshape(thresholds, (-1, 1, 1, 1, 1))
     places_of_bits = ops.convert_to_tensor(2 ** np.arange(7, -1, -1).reshape(8, 1), "int32")
@@ -246,7 +251,16 @@ def _axes(
     needed = max(_needed_span(matrix) for matrix in matrices)
     span = min(next((s for s in _SPANS if s >= needed), max(low_res_size)), *low_res_size)
     vertical, horizontal = (_cut_axis(matrix, span) for matrix in matrices)
-    return replace(vertical, weights=_bits_first(vertical.weights)), horizontal
+    vertical = replace(vertical, weights=_bits_first(vertical.weights))
+    # Room for a power of two of tiles, so that few shapes compile.
+    room = 1 << (max(len(vertical.starts), len(horizontal.starts)) - 1).bit_length()
+    return _on_device(vertical, room), _on_device(horizontal, room)
+
+
+def _on_device(axis: _Axis, room: int) -> _Axis:
+    """Put weights on the device, filled up with zeros to so many tiles."""
+    padding = ((0, room - len(axis.weights)), (0, 0), (0, 0))
+    return replace(axis, weights=ops.convert_to_tensor(np.pad(axis.weights, padding)))
 
 
 def _bits_first(weights: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -19,7 +19,7 @@ _SMALL_LOGITS = 2**17
 #: Logits of all heads of a grid up to which its heads are done together.
 _LOGITS_AT_ONCE = 2**21
 #: Queries of one head that are done together; the first that divides their number.
-_QUERIES_AT_ONCE = (128, 144, 100, 64, 49, 36, 25, 16, 8, 4, 2, 1)
+_QUERIES_AT_ONCE = (256, 128, 144, 100, 64, 49, 36, 25, 16, 8, 4, 2, 1)
 
 
 @keras.saving.register_keras_serializable(package="amg_pipeline")
@@ -128,25 +128,22 @@ class RelPosAttention(keras.layers.Layer):
             grid = ops.reshape(logits, (*ops.shape(logits)[:-1], *self.grid_size))
             grid = grid + ops.expand_dims(by_row, -1) + ops.expand_dims(by_column, -2)
             logits = ops.reshape(grid, ops.shape(logits))
-        exponents = ops.exp(logits - ops.max(logits, axis=-1, keepdims=True))
-        total = ops.sum(exponents, axis=-1, keepdims=True)
-        # Divided after the product, which is the smaller tensor.
-        return ops.matmul(exponents, value) / total
+        return ops.matmul(ops.softmax(logits, axis=-1), value)
 
     def _attend_by_rows(self, query: Any, key: Any, value: Any, *relative: Any) -> Any:
         """Attend some queries of one head at a time, so that caches hold their logits."""
         tokens = self.grid_size[0] * self.grid_size[1]
         rows = next(n for n in _QUERIES_AT_ONCE if tokens % n == 0)
-        queries = [ops.reshape(part, (-1, rows, part.shape[-1])) for part in (query, *relative)]
-        keys, values = (ops.reshape(part, (-1, tokens, self.head_dim)) for part in (key, value))
-        heads = ops.repeat(ops.arange(ops.shape(keys)[0]), tokens // rows)
 
-        def attend(turn: tuple[Any, ...]) -> Any:
-            head, query, *relative = turn
-            key, value = (ops.take(part, head, axis=0) for part in (keys, values))
-            return self._attend_at_once(query, key, value, *relative)
+        def attend_head(head: tuple[Any, ...]) -> Any:
+            key, value, *queries = head
+            turns = tuple(ops.reshape(part, (-1, rows, part.shape[-1])) for part in queries)
+            return ops.map(lambda turn: self._attend_at_once(turn[0], key, value, *turn[1:]), turns)
 
-        return ops.reshape(ops.map(attend, (heads, *queries)), ops.shape(query))
+        heads = tuple(
+            ops.reshape(part, (-1, tokens, part.shape[-1])) for part in (key, value, query, *relative)
+        )
+        return ops.reshape(ops.map(attend_head, heads), ops.shape(query))
 
     def get_config(self) -> dict[str, Any]:
         return {

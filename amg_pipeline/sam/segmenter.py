@@ -35,7 +35,7 @@ _PROMPTS_UPSCALED_IN_TURNS, _PROMPTS_UPSCALED = 4, 16
 #: Prompts whose attention a processor's caches hold; an accelerator takes all at once.
 _PROMPTS_ATTENDED = 4
 #: Parts of the image that are upscaled one after another, for the same reason.
-_PARTS = 32
+_PARTS = 128
 #: Prompts that a thread of a processor attends for at the most. The same whatever the number of
 #: threads, since another graph rounds differently.
 _PROMPTS_OF_A_CALL = 32
@@ -262,24 +262,32 @@ class SamSegmenter:
     def _make_low_res_logits(self, shared: Any, state: Any, prompts: Any) -> Any:
         """Make all masks of a few prompts, float32 `(3 P, h, w)`, a prompt's one after another."""
         chosen = keras.tree.map_structure(lambda part: ops.take(part, prompts, axis=0), state)
+        added, weights = chosen["image"], self._weights_of(shared, chosen)
         if self._in_turns:
-            alone = keras.tree.map_structure(lambda part: ops.expand_dims(part, 1), chosen)
-            logits = ops.map(lambda prompt: self._logits_of(shared, prompt), alone)
+            turns = keras.tree.map_structure(lambda part: ops.expand_dims(part, 1), (added, weights))
+            logits = ops.map(lambda prompt: self._logits_of(shared, *prompt), turns)
         else:
-            logits = self._logits_of(shared, chosen)
+            logits = self._logits_of(shared, added, weights)
         return ops.reshape(logits, (-1, *logits.shape[-2:]))
 
-    def _logits_of(self, shared: Any, state: dict[str, Any]) -> Any:
+    def _weights_of(self, shared: Any, state: dict[str, Any]) -> Any:
+        """Finish the mask tokens; the first is for single masks, and left out."""
         decoder = self._sam.mask_decoder
-        image = self._form.restored(shared, state["image"])
-        # The first mask token is for single masks.
         masks = slice(2, 1 + decoder.num_mask_tokens)
         tokens = decoder.transformer.look_once_more(
-            image, state["queries"][:, masks], state["tokens"][:, masks]
+            self._form.restored(shared, state["image"]),
+            state["queries"][:, masks],
+            state["tokens"][:, masks],
         )
-        weights = decoder.weights_of_masks(tokens, first=1)
-        grid = self._sam.image_encoder.grid_size
-        return decoder.mask_logits(weights, image, *grid, parts=self._parts)
+        return decoder.weights_of_masks(tokens, first=1)
+
+    def _logits_of(self, shared: Any, added: Any, weights: Any) -> Any:
+        return self._sam.mask_decoder.mask_logits(
+            weights,
+            self._form.restored(shared, added),
+            *self._sam.image_encoder.grid_size,
+            parts=self._parts,
+        )
 
 
 def _cut(indices: NDArray[np.intp], size: int) -> list[NDArray[np.intp]]:
