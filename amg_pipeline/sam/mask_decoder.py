@@ -197,7 +197,6 @@ class MaskDecoder(keras.layers.Layer):
         Returns:
             float32 logits `(P, K, 4 H, 4 W)`.
         """
-
         finish = self._upscaling()
         of_pixels = ops.transpose(weights, (0, 2, 1))
 

@@ -141,7 +141,8 @@ class RelPosAttention(keras.layers.Layer):
             return ops.map(lambda turn: self._attend_at_once(turn[0], key, value, *turn[1:]), turns)
 
         heads = tuple(
-            ops.reshape(part, (-1, tokens, part.shape[-1])) for part in (key, value, query, *relative)
+            ops.reshape(part, (-1, tokens, part.shape[-1]))
+            for part in (key, value, query, *relative)
         )
         return ops.reshape(ops.map(attend_head, heads), ops.shape(query))
 

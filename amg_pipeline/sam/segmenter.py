@@ -264,7 +264,9 @@ class SamSegmenter:
         chosen = keras.tree.map_structure(lambda part: ops.take(part, prompts, axis=0), state)
         added, weights = chosen["image"], self._weights_of(shared, chosen)
         if self._in_turns:
-            turns = keras.tree.map_structure(lambda part: ops.expand_dims(part, 1), (added, weights))
+            turns = keras.tree.map_structure(
+                lambda part: ops.expand_dims(part, 1), (added, weights)
+            )
             logits = ops.map(lambda prompt: self._logits_of(shared, *prompt), turns)
         else:
             logits = self._logits_of(shared, added, weights)

@@ -1,8 +1,8 @@
 """Trains the packaged model: `python -m amg_pipeline.training.tiny_recipe WORK_DIR`.
 
 Renders scenes, trains `tiny` on them and on photographs if folders with some are given, sharpens
-its logits and writes `WORK_DIR/tiny.safetensors` and, with what was measured on held-out scenes,
-`WORK_DIR/result.json`.
+its logits, calibrates its scores and writes `WORK_DIR/tiny.safetensors` and, with what was measured
+on held-out scenes, `WORK_DIR/result.json`.
 Killed at any moment, the same command goes on from the last finished epoch. Everything drawn
 depends on `SEED` alone.
 """
@@ -21,7 +21,7 @@ from amg_pipeline.sam.model import SAM
 from amg_pipeline.sam.presets import PRESETS
 from amg_pipeline.sam.weights import save_weights
 from amg_pipeline.training.batches import SceneBatches, Source
-from amg_pipeline.training.calibration import calibrate_logits
+from amg_pipeline.training.calibration import calibrate_logits, calibrate_scores
 from amg_pipeline.training.photo_scenes import render_photo_scenes
 from amg_pipeline.training.scene_cache import SceneCache, render_scenes
 from amg_pipeline.training.scene_trainer import SceneTrainer
@@ -183,9 +183,11 @@ def _validation(held_out: Sequence[Source], stage: Stage, extent: Extent) -> Sce
 def _finish(
     trainer: SceneTrainer, validation: SceneBatches, stages: Sequence[Stage], work_dir: Path
 ) -> Path:
-    """Measure, sharpen and save the model."""
+    """Measure, calibrate and save the model."""
     metrics = trainer.evaluate(validation, return_dict=True, verbose=0)
-    factor = calibrate_logits(trainer, (validation[i] for i in range(len(validation))))
+    batches = [validation[i] for i in range(len(validation))]
+    factor = calibrate_logits(trainer, batches)
+    slope, offset = calibrate_scores(trainer, batches)
     ignore_mask_prompts(trainer.sam)
     weights = work_dir / "tiny.safetensors"
     save_weights(trainer.sam, weights, dtype="float16")
@@ -193,6 +195,8 @@ def _finish(
         "seed": SEED,
         "stages": [asdict(stage) for stage in stages],
         "logit_factor": factor,
+        "score_slope": slope,
+        "score_offset": offset,
         **{name: float(value) for name, value in metrics.items()},
     }
     (work_dir / "result.json").write_text(json.dumps(result, indent=2) + "\n")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from amg_pipeline.training.calibration import calibrate_logits
+from amg_pipeline.training.calibration import calibrate_logits, calibrate_scores
 from amg_pipeline.training.scene_trainer import SceneTrainer
 from tests.sam.small_sam import IMG_SIZE, LOW_RES, as_arrays, make_sam
 
@@ -77,3 +77,46 @@ def test_calibration_without_a_good_mask_changes_nothing(trainer: SceneTrainer) 
 def test_calibration_that_cannot_succeed_takes_the_largest_factor(trainer: SceneTrainer) -> None:
     factor = calibrate_logits(trainer, [batch()], target_stability=1.1, min_iou=0.4)
     assert factor == pytest.approx(32.0)
+
+
+def outputs_of(trainer: SceneTrainer) -> tuple[Any, Any]:
+    """Predicted and true IoU of the three outputs; the target is the whole image."""
+    inputs = {key: ops.convert_to_tensor(value) for key, value in batch()[0].items()}
+    answer = as_arrays(trainer(inputs))
+    return answer["iou"][:, 1:], (answer["logits"][:, 1:].reshape(4, 3, -1) > 0).mean(axis=-1)
+
+
+def make_scores_rise(trainer: SceneTrainer, *, rise: bool) -> None:
+    """Turn all scores around unless they rise, or fall, with the IoU already."""
+    scores, ious = outputs_of(trainer)
+    if (np.corrcoef(scores.ravel(), ious.ravel())[0, 1] > 0.0) != rise:
+        for variable in trainer.sam.mask_decoder.iou_prediction_head.layers[-1].variables:
+            variable.assign(-variable)
+
+
+def test_scores_become_the_best_line_through_the_ious_and_keep_their_order(
+    trainer: SceneTrainer,
+) -> None:
+    make_scores_rise(trainer, rise=True)
+    before, ious = outputs_of(trainer)
+    slope, offset = calibrate_scores(trainer, [batch()])
+    after, _ = outputs_of(trainer)
+    expected = np.polyfit(before.ravel(), ious.ravel(), 1)
+    np.testing.assert_allclose((slope, offset), expected, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(after, slope * before + offset, rtol=1e-4, atol=1e-5)
+    assert slope > 0.0
+
+
+def test_scores_that_fall_with_the_iou_stay_as_they_are(trainer: SceneTrainer) -> None:
+    make_scores_rise(trainer, rise=False)
+    before, _ = outputs_of(trainer)
+    assert calibrate_scores(trainer, [batch()]) == (1.0, 0.0)
+    np.testing.assert_array_equal(outputs_of(trainer)[0], before)
+
+
+def test_prompts_that_mean_nothing_do_not_count(trainer: SceneTrainer) -> None:
+    inputs, targets = batch()
+    empty = {**targets, "target_ids": np.zeros_like(targets["target_ids"])}
+    before, _ = outputs_of(trainer)
+    assert calibrate_scores(trainer, [(inputs, empty)]) == (1.0, 0.0)
+    np.testing.assert_array_equal(outputs_of(trainer)[0], before)
