@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ from amg_pipeline.local_runner import run_locally
 from amg_pipeline.outcome import RunOutcome
 from amg_pipeline.planning import Plan, make_plan
 from amg_pipeline.progress import RunProgress
-from amg_pipeline.run_status import read_status
+from amg_pipeline.run_status import RunStatus, read_status
+from amg_pipeline.storage.mask_table import load_masks
 from amg_pipeline.storage.run_directory import RunDirectory
+from amg_pipeline.storage.status_rows import read_failed_rows
 from amg_pipeline.storage.uris import redact
 from amg_pipeline.work import Work, find_work
 
@@ -68,16 +71,26 @@ def run(force: bool, extend: bool, local: bool, **options: Any) -> None:
 
 @click.command(short_help="Say how far a run is.")
 @click.argument("output")
+@click.option("--failed", is_flag=True, help="Also name every image that failed, and why.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
-def status(output: str, as_json: bool) -> None:
+def status(output: str, failed: bool, as_json: bool) -> None:
     """Say how far the run in OUTPUT is: shards and images done, failed and to do, rate, time left.
 
     Works from OUTPUT alone, also while the run goes on elsewhere.
     """
     found = read_status(RunDirectory.open(output))
+    failures = read_failed_rows(load_masks(output)) if failed else iter(())
     if as_json:
-        click.echo(json.dumps(found.to_json()))
+        listed = {"failed_images": [asdict(row) for row in failures]} if failed else {}
+        click.echo(json.dumps({**found.to_json(), **listed}))
         return
+    _print_status(found)
+    for row in failures:
+        why = " ".join(f"{row.error_type}: {row.error_message}".split())
+        click.echo(f"{row.status}: {row.image_id}: {why}")
+
+
+def _print_status(found: RunStatus) -> None:
     counts, plan = found.counts, found.plan
     by_status = ", ".join(f"{n} {name}" for name, n in sorted(counts.images.items())) or "none"
     click.echo(f"shards  {found.shards_done} of {plan.num_shards} done")

@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from amg_pipeline.errors import StorageError
 from amg_pipeline.shard_runner import MaskGenerator
+from amg_pipeline.storage.mask_table import load_masks
 from amg_pipeline.storage.run_directory import RunDirectory
+from amg_pipeline.storage.status_rows import read_failed_rows
 from tests.cli.conftest import Amg
 
 pytestmark = pytest.mark.usefixtures("fake_model")
@@ -85,6 +88,25 @@ def test_status_says_why_shards_were_given_up(amg: Amg, half_done: Path) -> None
     assert "failed  3 error (attempts at shards that are not done)" in lines
 
 
+def test_status_names_the_images_that_failed_and_why(amg: Amg, half_done: Path) -> None:
+    *_, line = amg("status", half_done, "--failed").out.splitlines()
+    listed = json.loads(amg("status", half_done, "--failed", "--json").out)["failed_images"]
+
+    assert [image["status"] for image in listed] == ["decode_error"]
+    (image,) = listed
+    assert line.startswith(f"decode_error: {image['image_id']}: {image['error_type']}: ")
+    assert image["error_message"].split()[-1] in line
+    assert "failed_images" not in json.loads(amg("status", half_done, "--json").out)
+
+
+def test_failed_images_of_a_truncated_shard_point_to_verify(amg: Amg, half_done: Path) -> None:
+    path = min((half_done / "masks").iterdir())
+    path.write_bytes(path.read_bytes()[:-50])
+
+    with pytest.raises(StorageError, match="Find out more with `amg verify`"):
+        list(read_failed_rows(load_masks(str(half_done))))
+
+
 def test_status_of_a_plan_alone(amg: Amg, photos: Path, tmp_path: Path) -> None:
     amg("plan", photos, tmp_path / "out")
 
@@ -93,6 +115,7 @@ def test_status_of_a_plan_alone(amg: Amg, photos: Path, tmp_path: Path) -> None:
         "images  0 of 7 done (none)",
         "masks   0",
     ]
+    assert amg("status", tmp_path / "out", "--failed").code == 0
 
 
 @pytest.mark.parametrize("command", ["status", "verify", "report"])
