@@ -68,6 +68,13 @@ def has_accelerator() -> bool:
     return bool(torch.cuda.is_available())
 
 
+def is_compiled_by_xla() -> bool:
+    """Tell whether XLA compiles the functions that `compile_function` is to fuse."""
+    import keras
+
+    return str(keras.backend.backend()) in {"tensorflow", "jax"}
+
+
 def threads_for_calls() -> int:
     """Tell how many calls of compiled functions this machine's processor is worth at a time.
 

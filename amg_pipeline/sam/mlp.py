@@ -37,7 +37,7 @@ class MLPBlock(keras.layers.Layer):
 
     def call(self, x: Any) -> Any:
         # Flat, because TensorFlow fuses a product with bias and activation only of rank 2.
-        hidden = self.lin1(ops.reshape(x, (-1, self.embedding_dim)))
+        hidden = self.lin1(ops.reshape(x, (-1, x.shape[-1])))
         if self.activation == "gelu":
             hidden = ops.gelu(hidden, approximate=False)
         else:

@@ -3,7 +3,7 @@
 The image is cut into square tiles. A tile whose low-res logits all lie on one side of every
 threshold is known without being made: resizing takes averages with positive weights, which stay
 between the smallest and the largest value. Only tiles with a border are made on the device, a fixed
-number at a time, so that neither the image's size nor its number of masks compiles anything anew.
+number at a time, so that few shapes compile, whatever the image's size and its number of masks.
 
 Shapes: `M` masks, `h w` low-res, `N` tiles of a call, `E` pixels of a tile's edge, `b` low-res
 samples that a tile's edge spans.
@@ -12,7 +12,7 @@ samples that a tile's edge spans.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -236,7 +236,7 @@ def _cut(logits: Any, places: Any, span: int) -> Any:
     return ops.reshape(ops.take(flat, indices, axis=0), (-1, span, span))
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=16)
 def _axes(
     low_res_size: tuple[int, int],
     img_size: int,
@@ -250,17 +250,14 @@ def _axes(
     ]
     needed = max(_needed_span(matrix) for matrix in matrices)
     span = min(next((s for s in _SPANS if s >= needed), max(low_res_size)), *low_res_size)
-    vertical, horizontal = (_cut_axis(matrix, span) for matrix in matrices)
-    vertical = replace(vertical, weights=_bits_first(vertical.weights))
+    cut = [_cut_weights(matrix, span) for matrix in matrices]
+    cut[0] = _bits_first(cut[0])
     # Room for a power of two of tiles, so that few shapes compile.
-    room = 1 << (max(len(vertical.starts), len(horizontal.starts)) - 1).bit_length()
-    return _on_device(vertical, room), _on_device(horizontal, room)
-
-
-def _on_device(axis: _Axis, room: int) -> _Axis:
-    """Put weights on the device, filled up with zeros to so many tiles."""
-    padding = ((0, room - len(axis.weights)), (0, 0), (0, 0))
-    return replace(axis, weights=ops.convert_to_tensor(np.pad(axis.weights, padding)))
+    room = 1 << (max(map(len, cut)) - 1).bit_length()
+    vertical, horizontal = (
+        _make_axis(matrix, weights, room) for matrix, weights in zip(matrices, cut, strict=True)
+    )
+    return vertical, horizontal
 
 
 def _bits_first(weights: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -290,14 +287,30 @@ def _used(tile: NDArray[np.float32]) -> tuple[int, int]:
     return first // _BLOCK * _BLOCK, -(-last // _BLOCK) * _BLOCK
 
 
-def _cut_axis(matrix: NDArray[np.float32], span: int) -> _Axis:
+def _cut_weights(matrix: NDArray[np.float32], span: int) -> NDArray[np.float32]:
+    """Cut a matrix that resizes an axis into those of its tiles, `(tiles, E, span)`."""
     tiles = _tiles_of(matrix)
-    starts = [min(_used(tile)[0], matrix.shape[1] - span) for tile in tiles]
     weights = np.zeros((len(tiles), _EDGE, span), np.float32)
-    for weight, tile, start in zip(weights, tiles, starts, strict=True):
+    for weight, tile, start in zip(weights, tiles, _starts(matrix, span), strict=True):
         weight[: len(tile)] = tile[:, start : start + span]
-    is_pixel = np.arange(len(tiles) * _EDGE).reshape(len(tiles), _EDGE) < len(matrix)
-    return _Axis(len(matrix), np.array(starts, np.int32), weights, is_pixel)
+    return weights
+
+
+def _starts(matrix: NDArray[np.float32], span: int) -> list[int]:
+    """Find the first low-res sample of each tile."""
+    return [min(_used(tile)[0], matrix.shape[1] - span) for tile in _tiles_of(matrix)]
+
+
+def _make_axis(matrix: NDArray[np.float32], weights: NDArray[np.float32], room: int) -> _Axis:
+    """Put an axis together, its weights on the device and filled up to so many tiles."""
+    tiles, _, span = weights.shape
+    padded = np.pad(weights, ((0, room - tiles), (0, 0), (0, 0)))
+    return _Axis(
+        size=len(matrix),
+        starts=np.array(_starts(matrix, span), np.int32),
+        weights=ops.convert_to_tensor(padded),
+        is_pixel=np.arange(tiles * _EDGE).reshape(tiles, _EDGE) < len(matrix),
+    )
 
 
 def _tile_extremes(

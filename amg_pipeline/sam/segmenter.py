@@ -21,7 +21,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from amg_pipeline.records import MaskBatch
-from amg_pipeline.sam.backend import compile_function, has_accelerator, threads_for_calls
+from amg_pipeline.sam.backend import (
+    compile_function,
+    has_accelerator,
+    is_compiled_by_xla,
+    threads_for_calls,
+)
 from amg_pipeline.sam.image_side import DenseImage, LowRankImage
 from amg_pipeline.sam.prompt_encoder import LABEL_FOREGROUND, LABEL_NOT_A_POINT
 from amg_pipeline.sam.rasterizer import Rasterizer
@@ -34,8 +39,9 @@ if TYPE_CHECKING:
 _PROMPTS_UPSCALED_IN_TURNS, _PROMPTS_UPSCALED = 4, 16
 #: Prompts whose attention a processor's caches hold; an accelerator takes all at once.
 _PROMPTS_ATTENDED = 4
-#: Parts of the image that are upscaled one after another, for the same reason.
-_PARTS = 128
+#: Parts of the image that are upscaled one after another, for the same reason; and so small that
+#: XLA shares none of their products among threads, which have calls of their own.
+_PARTS, _PARTS_OF_XLA = 32, 128
 #: Prompts that a thread of a processor attends for at the most. The same whatever the number of
 #: threads, since another graph rounds differently.
 _PROMPTS_OF_A_CALL = 32
@@ -107,7 +113,8 @@ class SamSegmenter:
         self._in_turns = in_turns = is_low_rank and on_processor
         self._prompts_upscaled = _PROMPTS_UPSCALED_IN_TURNS if in_turns else _PROMPTS_UPSCALED
         positions = math.prod(sam.image_encoder.grid_size)
-        self._parts = math.gcd(_PARTS, positions) if in_turns else 1
+        parts = _PARTS_OF_XLA if is_compiled_by_xla() else _PARTS
+        self._parts = math.gcd(parts, positions) if in_turns else 1
         calls = math.ceil(points_per_batch / _PROMPTS_OF_A_CALL) if on_processor else 1
         of_a_call = math.ceil(points_per_batch / calls)
         self._prompts_at_once = min(_PROMPTS_ATTENDED, of_a_call) if in_turns else of_a_call

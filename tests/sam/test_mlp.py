@@ -37,6 +37,17 @@ def test_mlp_block_is_two_dense_layers_with_the_activation_between(activation, f
     np.testing.assert_allclose(as_arrays(block(x)), expected, rtol=1e-5, atol=1e-5)
 
 
+def test_mlp_block_keeps_the_shape_of_a_grid_and_refuses_another_width() -> None:
+    block = MLPBlock(6, 10)
+    block.build((None, 2, 3, 6))
+    randomize(block, seed=0)
+    x = np.random.default_rng(1).normal(0, 2, (4, 2, 3, 6))
+    flat = as_arrays(block(x.reshape(-1, 6)))
+    np.testing.assert_allclose(as_arrays(block(x)), flat.reshape(x.shape), rtol=1e-6, atol=1e-6)
+    with pytest.raises(Exception, match="12"):
+        block(np.ones((2, 3, 12), np.float32))
+
+
 @pytest.mark.parametrize("num_layers", [1, 2, 4])
 def test_mlp_has_relu_between_layers_and_none_at_the_end(num_layers: int) -> None:
     mlp = MLP(6, 9, 4, num_layers)

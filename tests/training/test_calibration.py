@@ -86,9 +86,9 @@ def outputs_of(trainer: SceneTrainer) -> tuple[Any, Any]:
     return answer["iou"][:, 1:], (answer["logits"][:, 1:].reshape(4, 3, -1) > 0).mean(axis=-1)
 
 
-def make_scores_rise(trainer: SceneTrainer, *, rise: bool) -> None:
-    """Turn all scores around unless they rise, or fall, with the IoU already."""
-    scores, ious = outputs_of(trainer)
+def make_scores_rise(trainer: SceneTrainer, *, rise: bool, prompts: int = 4) -> None:
+    """Turn all scores around unless they rise, or fall, with the IoU of some prompts already."""
+    scores, ious = (part[:prompts] for part in outputs_of(trainer))
     if (np.corrcoef(scores.ravel(), ious.ravel())[0, 1] > 0.0) != rise:
         for variable in trainer.sam.mask_decoder.iou_prediction_head.layers[-1].variables:
             variable.assign(-variable)
@@ -116,7 +116,26 @@ def test_scores_that_fall_with_the_iou_stay_as_they_are(trainer: SceneTrainer) -
 
 def test_prompts_that_mean_nothing_do_not_count(trainer: SceneTrainer) -> None:
     inputs, targets = batch()
-    empty = {**targets, "target_ids": np.zeros_like(targets["target_ids"])}
-    before, _ = outputs_of(trainer)
-    assert calibrate_scores(trainer, [(inputs, empty)]) == (1.0, 0.0)
-    np.testing.assert_array_equal(outputs_of(trainer)[0], before)
+    targets["target_ids"][0, 2:] = 0
+    make_scores_rise(trainer, rise=True, prompts=2)
+    scores, ious = (part[:2].ravel() for part in outputs_of(trainer))
+    assert calibrate_scores(trainer, [(inputs, targets)]) == pytest.approx(
+        np.polyfit(scores, ious, 1), rel=1e-3, abs=1e-4
+    )
+
+
+def test_an_iou_is_that_with_the_mask_that_fits_best(trainer: SceneTrainer) -> None:
+    inputs, targets = batch()
+    # Of one row; of nothing that is there; of everything.
+    targets["label_maps"][0, 0, 1:] = 0
+    targets["target_ids"][0, :, 1] = 0
+    make_scores_rise(trainer, rise=True)
+    scores, shares = outputs_of(trainer)
+    masks = logits_of(trainer)[:, 1:].reshape(4, 3, LOW_RES, LOW_RES) > 0
+    in_row = masks[:, :, 0].sum(axis=-1)
+    of_row = in_row / (masks.sum(axis=(2, 3)) + LOW_RES - in_row)
+    assert (of_row < shares).any()
+    expected = np.polyfit(scores.ravel(), np.maximum(shares, of_row).ravel(), 1)
+    assert calibrate_scores(trainer, [(inputs, targets)]) == pytest.approx(
+        expected, rel=1e-3, abs=1e-4
+    )
