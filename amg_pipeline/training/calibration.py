@@ -33,7 +33,7 @@ def calibrate_logits(
     trainer: SceneTrainer,
     batches: Iterable[tuple[dict[str, Any], dict[str, Any]]],
     *,
-    target_stability: float = 0.92,
+    target_stability: float = 0.95,
     min_iou: float = 0.75,
 ) -> float:
     """Scale a model's logits until its good masks are as stable as asked.
@@ -41,7 +41,8 @@ def calibrate_logits(
     Args:
         trainer: Holds the model, which is changed in place.
         batches: Held-out inputs and targets, as `SceneBatches` gives them.
-        target_stability: Median stability score, at offset 1, that good masks shall have.
+        target_stability: Median stability score, at offset 1, that good masks shall have; the
+            default threshold of the reference's mask generator.
         min_iou: IoU with its target from which a mask counts as good.
 
     Returns:

@@ -61,7 +61,7 @@ def count_masks(out: Path) -> int:
     return int(pc.sum(load_masks(str(out)).to_table(columns=["num_masks"])["num_masks"]).as_py())
 
 
-@pytest.mark.parametrize("iou", [0.25, 0.3, 0.4])
+@pytest.mark.parametrize("iou", [0.42, 0.5, 0.6])
 def test_tighter_predicted_iou_is_a_fresh_run(
     run: Run, finished: Path, tmp_path: Path, iou: float
 ) -> None:

@@ -48,7 +48,13 @@ FINE = replace(SMALL, patch_size=SMALL.patch_size // 2)
 #: The second one has smaller patches.
 TWO_STAGES = (COARSE, replace(COARSE, preset=FINE, epochs=2, cool_down_epochs=1))
 EXTENT = Extent(
-    scenes=4, held_out=2, crops=1, scene_size=32, validation_steps=1, validation_prompts=2
+    scenes=4,
+    held_out=2,
+    crops=1,
+    scene_size=32,
+    validation_steps=1,
+    validation_prompts=2,
+    calibration_steps=1,
 )
 
 
