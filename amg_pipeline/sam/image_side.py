@@ -1,29 +1,19 @@
 """The image's side of the two-way transformer: what tokens attend to, and what attends to them.
 
 `DenseImage` is the plain form: every prompt has its own copy of the image's tokens, rewritten after
-each block. `LowRankImage` is the same thing for many prompts on one image, computed otherwise: what
-a block adds to a prompt's image is attention `(S, h T)` times a few rows `(h T, C)`, and the layer
-norm after it scales each position. So a prompt's image is always
+each block. `LowRankImage` (`low_rank_image.py`) is the same thing for many prompts on one image.
 
-    scale * base + sum of (attention * rows) + bias
-
-with a base that no prompt changes. Each product of it with a matrix is a product of the base, made
-once an image, and products of the few rows. Nothing of size `(P, S, C)` is ever made.
-
-Shapes: `B` images (1, or `P`), `P` prompts, `T` tokens of a prompt, `S` image positions, `C`
-channels, `h` heads, `d` channels of a head, `R = h T` rows.
+Shapes: `P` prompts, `T` tokens of a prompt, `S` image positions, `C` channels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import keras
 from keras import ops
-
-from amg_pipeline.sam.products import multiply_heads
 
 if TYPE_CHECKING:
     from amg_pipeline.sam.transformer import Attention, TwoWayAttentionBlock
@@ -109,273 +99,23 @@ class DenseImage:
     def map_projected(self, kernel: Any, function: Callable[[Any], Any], parts: int) -> Any:
         """See `ImageSide`."""
         kernel = ops.cast(kernel, self.tokens.dtype)
-        tokens = _cut(self.tokens, parts, axis=1)
-        return _map_parts(lambda some: function(ops.matmul(some, kernel)), tokens)
+        tokens = cut_axis(self.tokens, parts, axis=1)
+        return map_parts(lambda some: function(ops.matmul(some, kernel)), tokens)
 
     def features(self) -> Any:
         """See `ImageSide`."""
         return self.tokens
 
 
-def image_terms(
-    blocks: Sequence[TwoWayAttentionBlock], last: Attention, image: Any, positions: Any
-) -> list[dict[str, Any]]:
-    """Compute all that `LowRankImage` needs of an image and no prompt changes.
-
-    Args:
-        blocks: The blocks that the image will go through.
-        last: The attention of tokens to the image after them.
-        image: Image tokens `(B, S, C)`.
-        positions: Their positional encoding `(1, S, C)`.
-
-    Returns:
-        A dictionary of tensors for each block and one for what comes after them.
-    """
-    base, bias, is_first = image, ops.zeros_like(image[:1, :1]), True
-    # Of the rows that blocks add: how token values become rows, `(h, d, C)` and `(C,)`.
-    kernels: list[tuple[Any, Any]] = []
-    terms = []
-    for block in blocks:
-        writing = block.cross_attn_image_to_token
-        entry = _reading_terms(block.cross_attn_token_to_image, base, bias, positions, is_first)
-        queries = ops.matmul(positions + bias, writing.q_proj.kernel) + writing.q_proj.bias
-        own = ops.matmul(base, writing.q_proj.kernel)
-        entry["queries"] = writing.columns(own + queries if is_first else own)
-        entry["query_positions"] = writing.columns(queries)
-        # A position's weights sum to one in every head: what all positions get rides on the rows.
-        offset = (writing.out_proj.bias + bias[0, 0]) / writing.num_heads
-        kernels = [
-            (_centred(k), _centred(o)) for k, o in [*kernels, (writing.row_kernel(), offset)]
-        ]
-        base = _centred(base)
-        entry["offset"] = offset
-        entry["squares"] = ops.expand_dims(ops.sum(ops.square(base), axis=-1), 1)
-        entry["overlaps"] = [_overlap(writing, base, *kernel) for kernel in kernels]
-        gamma, bias = block.norm4.gamma, ops.reshape(block.norm4.beta, (1, 1, -1))
-        base = base * gamma
-        kernels = [(k * gamma, o * gamma) for k, o in kernels]
-        terms.append(entry)
-        is_first = False
-    entry = _reading_terms(last, base, bias, positions, is_first)
-    return [*terms, {**entry, "base": base, "bias": bias}]
-
-
-def _reading_terms(
-    attention: Attention, base: Any, bias: Any, positions: Any, is_first: bool
-) -> dict[str, Any]:
-    """Project the image to keys and values; what is the same for all keys cancels in softmax."""
-    keys = ops.matmul(base, attention.k_proj.kernel)
-    key_positions = ops.matmul(positions, attention.k_proj.kernel)
-    return {
-        "keys": attention.columns(keys + key_positions if is_first else keys),
-        "key_positions": attention.columns(key_positions),
-        "values": attention.separate_heads(ops.matmul(base, attention.v_proj.kernel)),
-        "value_offset": attention.separate_heads(
-            ops.matmul(bias, attention.v_proj.kernel) + attention.v_proj.bias
-        ),
-    }
-
-
-def _overlap(attention: Attention, base: Any, kernel: Any, offset: Any) -> tuple[Any, Any]:
-    """Multiply the base with how values become rows: `(B, h, d, S)` and `(B, 1, S)`."""
-    flat = ops.reshape(kernel, (attention.internal_dim, attention.embedding_dim))
-    columns = attention.columns(ops.matmul(base, ops.transpose(flat)))
-    return columns, ops.expand_dims(ops.matmul(base, offset), 1)
-
-
-def _centred(x: Any) -> Any:
-    return x - ops.mean(x, axis=-1, keepdims=True)
-
-
-@dataclass(frozen=True, slots=True)
-class Addition:
-    """What one block added to a prompt's image.
-
-    Attributes:
-        weights: Attention of the positions to the tokens, scaled by the norms, `(P, R, S)`.
-        rows: What each token gives in each head, `(P, R, C)`.
-        values: The tokens' values that the rows are made of, `(P, h, T, d)`.
-    """
-
-    weights: Any
-    rows: Any
-    values: Any
-
-
-@dataclass(frozen=True, slots=True)
-class LowRankImage:
-    """An image that many prompts share, with what each of them added to it.
-
-    Attributes:
-        terms: What `image_terms` gave, without the blocks that are done.
-        scale: Product of the norms' scales, `(P, 1, S)`; None before the first.
-        additions: One for each block that is done.
-    """
-
-    terms: list[dict[str, Any]]
-    scale: Any = None
-    additions: tuple[Addition, ...] = ()
-
-    def attended_by(self, attention: Attention, queries: Any) -> Any:
-        """See `ImageSide`."""
-        terms = self.terms[0]
-        query = attention.scaled_queries(queries)
-        logits = self._dot(query, terms["keys"], terms["key_positions"], attention.k_proj.kernel)
-        weights = ops.softmax(logits, axis=-1)
-        shared = weights if self.scale is None else weights * ops.expand_dims(self.scale, 1)
-        found = multiply_heads(shared, terms["values"]) + terms["value_offset"]
-        flat = _merge_rows(weights)
-        for part in self.additions:
-            mixed = ops.matmul(_weigh(flat, part.weights), part.rows)
-            found = found + attention.project_rows(mixed, attention.v_proj.kernel)
-        return attention.combine(found)
-
-    def attend_to(self, block: TwoWayAttentionBlock, keys: Any, values: Any) -> LowRankImage:
-        """See `ImageSide`."""
-        terms, attention = self.terms[0], block.cross_attn_image_to_token
-        key = attention.scaled_keys(keys)
-        logits = self._dot(key, terms["queries"], terms["query_positions"], attention.q_proj.kernel)
-        exponents = ops.exp(logits - ops.max(logits, axis=2, keepdims=True))
-        weights = _merge_rows(exponents / ops.sum(exponents, axis=2, keepdims=True))
-        value = attention.separate_heads(attention.v_proj(values))
-        rows = _merge_rows(multiply_heads(value, attention.row_kernel())) + terms["offset"]
-        parts = [
-            Addition(part.weights, _centred(part.rows), part.values)
-            for part in (*self.additions, Addition(weights, rows, value))
-        ]
-        variance = self._squared_norms(parts) / attention.embedding_dim
-        scale = ops.rsqrt(ops.maximum(variance, 0.0) + block.norm4.epsilon)
-        return LowRankImage(
-            self.terms[1:],
-            scale if self.scale is None else self.scale * scale,
-            tuple(
-                Addition(part.weights * scale, part.rows * block.norm4.gamma, part.values)
-                for part in parts
-            ),
-        )
-
-    @property
-    def shared(self) -> Any:
-        """See `ImageSide`."""
-        return self.terms
-
-    @property
-    def added(self) -> Any:
-        """See `ImageSide`."""
-        return {
-            "scale": self.scale,
-            "weights": ops.concatenate([part.weights for part in self.additions], axis=1),
-            "rows": ops.concatenate([part.rows for part in self.additions], axis=1),
-        }
-
-    @classmethod
-    def restored(cls, shared: Any, added: Any = None) -> LowRankImage:
-        """See `ImageSide`."""
-        if added is None:
-            return cls(shared)
-        part = Addition(added["weights"], added["rows"], None)
-        return cls(shared[-1:], added["scale"], (part,))
-
-    def prepared(self, kernel: Any) -> list[dict[str, Any]]:
-        """Give the terms with the base's product with what `project` will multiply with."""
-        last = self.terms[-1]
-        products = {name: ops.matmul(last[name], kernel) for name in ("base", "bias")}
-        return [*self.terms[:-1], {**last, "products": products}]
-
-    def map_projected(self, kernel: Any, function: Callable[[Any], Any], parts: int) -> Any:
-        """See `ImageSide`; of `prepared` terms it must be the kernel that they were made for."""
-        if "products" in self.terms[0]:
-            products = self.terms[0]["products"]
-        else:
-            products = self.prepared(kernel)[0]["products"]
-        return self._map_sums(products, ops.matmul(self.added["rows"], kernel), function, parts)
-
-    def features(self) -> Any:
-        """See `ImageSide`."""
-        return self._map_sums(self.terms[0], self.added["rows"], lambda x: x, 1)[0]
-
-    def _map_sums(
-        self, shared: dict[str, Any], rows: Any, function: Callable[[Any], Any], parts: int
-    ) -> Any:
-        """Add up base, rows and bias at every position, `(P, S / parts, N)`, for the function."""
-
-        def apply(some: dict[str, Any]) -> Any:
-            added = ops.matmul(ops.transpose(some["weights"], (0, 2, 1)), rows)
-            return function(some["base"] * some["scale"] + added + shared["bias"])
-
-        pieces = {
-            "base": _cut(shared["base"], parts, axis=1),
-            "scale": _cut(ops.transpose(self.scale, (0, 2, 1)), parts, axis=1),
-            "weights": _cut(self.added["weights"], parts, axis=2),
-        }
-        return _map_parts(apply, pieces)
-
-    def _dot(self, tokens: Any, columns: Any, position_columns: Any, kernel: Any) -> Any:
-        """Multiply tokens `(P, h, T, d)` with the projected image: `(P, h, T, S)`."""
-        product = multiply_heads(tokens, columns)
-        if self.scale is None:
-            return product
-        product = product * ops.expand_dims(self.scale, 1)
-        product = product + multiply_heads(tokens, position_columns)
-        folded = _fold(tokens, kernel)
-        for part in self.additions:
-            mixed = ops.matmul(folded, ops.transpose(part.rows, (0, 2, 1)))
-            product = product + ops.reshape(ops.matmul(mixed, part.weights), ops.shape(product))
-        return product
-
-    def _squared_norms(self, parts: Sequence[Addition]) -> Any:
-        """Give the squared norms of the positions of base and parts together, `(P, 1, S)`.
-
-        Expanded, so that no position is ever written out; all of them are centred already.
-        """
-        terms = self.terms[0]
-        scale = 1.0 if self.scale is None else self.scale
-        norms = terms["squares"] * ops.square(scale)
-        for place, (part, (columns, offset)) in enumerate(
-            zip(parts, terms["overlaps"], strict=True)
-        ):
-            overlap = _merge_rows(multiply_heads(part.values, columns)) + offset
-            # Products of two different things count twice, those with parts before are in here.
-            rows = [2.0 * before.rows for before in parts[:place]] + [part.rows]
-            gram = ops.matmul(part.rows, ops.transpose(ops.concatenate(rows, axis=1), (0, 2, 1)))
-            weights = ops.concatenate([some.weights for some in parts[: place + 1]], axis=1)
-            found = 2.0 * overlap * scale + ops.matmul(gram, weights)
-            norms = norms + ops.sum(part.weights * found, axis=1, keepdims=True)
-        return norms
-
-
-def _cut(x: Any, parts: int, *, axis: int) -> Any:
+def cut_axis(x: Any, parts: int, *, axis: int) -> Any:
     """Cut an axis into parts, which become the first axis."""
     before, after = ops.shape(x)[:axis], ops.shape(x)[axis + 1 :]
     return ops.moveaxis(ops.reshape(x, (*before, parts, x.shape[axis] // parts, *after)), axis, 0)
 
 
-def _map_parts(function: Callable[[Any], Any], pieces: Any) -> Any:
+def map_parts(function: Callable[[Any], Any], pieces: Any) -> Any:
     """Give `function` of one part after another, stacked."""
     first = keras.tree.flatten(pieces)[0]
     if first.shape[0] > 1:
         return ops.map(function, pieces)
     return ops.expand_dims(function(keras.tree.map_structure(lambda x: x[0], pieces)), 0)
-
-
-def _merge_rows(x: Any) -> Any:
-    """Turn `(P, h, T, N)` into `(P, R, N)`."""
-    prompts, heads, tokens, width = ops.shape(x)
-    return ops.reshape(x, (prompts, heads * tokens, width))
-
-
-def _weigh(weights: Any, others: Any) -> Any:
-    """Multiply `(P, R, S)` with `(P, R', S)` over the positions: `(P, R, R')`.
-
-    Transposed, because XLA rearranges the second, which is the larger one, twice as fast when it
-    comes first.
-    """
-    found = ops.matmul(others, ops.transpose(weights, (0, 2, 1)))
-    return ops.transpose(found, (0, 2, 1))
-
-
-def _fold(tokens: Any, kernel: Any) -> Any:
-    """Take tokens `(P, h, T, d)` back through a projection `(C, h d)`: `(P, R, C)`."""
-    channels, (_, heads, _, width) = kernel.shape[0], tokens.shape
-    by_head = ops.transpose(ops.reshape(kernel, (channels, heads, width)), (1, 2, 0))
-    return _merge_rows(multiply_heads(tokens, by_head))

@@ -15,7 +15,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from amg_pipeline.sam.image_side import ImageSide, LowRankImage
+from amg_pipeline.sam.image_side import ImageSide
+from amg_pipeline.sam.low_rank_image import LowRankImage
 from amg_pipeline.sam.mlp import MLP
 from amg_pipeline.sam.transformer import TwoWayTransformer
 

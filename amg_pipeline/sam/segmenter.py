@@ -27,7 +27,8 @@ from amg_pipeline.sam.backend import (
     is_compiled_by_xla,
     threads_for_calls,
 )
-from amg_pipeline.sam.image_side import DenseImage, LowRankImage
+from amg_pipeline.sam.image_side import DenseImage
+from amg_pipeline.sam.low_rank_image import LowRankImage
 from amg_pipeline.sam.prompt_encoder import LABEL_FOREGROUND, LABEL_NOT_A_POINT
 from amg_pipeline.sam.rasterizer import Rasterizer
 from amg_pipeline.sam.transforms import longest_side_size

@@ -13,7 +13,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from amg_pipeline.sam.image_side import DenseImage, ImageSide, LowRankImage, image_terms
+from amg_pipeline.sam.image_side import DenseImage, ImageSide
+from amg_pipeline.sam.low_rank_image import LowRankImage, image_terms
 from amg_pipeline.sam.mlp import MLPBlock
 from amg_pipeline.sam.products import multiply_heads
 

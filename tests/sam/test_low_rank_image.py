@@ -10,7 +10,8 @@ import tensorflow as tf
 from keras import ops
 from numpy.typing import NDArray
 
-from amg_pipeline.sam.image_side import DenseImage, ImageSide, LowRankImage
+from amg_pipeline.sam.image_side import DenseImage, ImageSide
+from amg_pipeline.sam.low_rank_image import LowRankImage
 from amg_pipeline.sam.transformer import TwoWayTransformer
 from tests.sam.small_sam import as_arrays, randomize
 
