@@ -131,6 +131,9 @@ mon_max_pg_per_osd = 1000
 mon_data = {self.folder}/mon
 mon_initial_members = a
 mon_osd_full_ratio = 0.99
+# A monitor on a disk that is 95 % full ends at once and without a word; ours needs a few megabytes.
+mon_data_avail_crit = 0
+mon_data_avail_warn = 0
 [osd]
 osd_data = {self.folder}/osd
 osd_objectstore = memstore
@@ -220,8 +223,9 @@ rgw_run_sync_thread = false
         raise RuntimeError(f"The gateway must start. Received: {self._logs()}")
 
     def _logs(self) -> str:
+        paths = sorted([*self.folder.glob("*.out"), *self.folder.glob("*.log")])
         return "\n".join(
-            path.read_text(errors="replace")[-2000:] for path in sorted(self.folder.glob("*.out"))
+            f"{path.name}: {path.read_text(errors='replace')[-2000:]}" for path in paths
         )
 
     @property
