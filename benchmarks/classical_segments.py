@@ -76,15 +76,17 @@ def _boundary_merging(image: Image) -> list[Labels]:
     fine = segmentation.watershed(gradient, markers=500)
     merged = []
     for threshold in reversed(_MERGING_THRESHOLDS):
-        fine = graph.merge_hierarchical(
-            fine,
-            graph.rag_boundary(fine, gradient),
-            thresh=threshold,
-            rag_copy=False,
-            in_place_merge=True,
-            merge_func=_merge_borders,
-            weight_func=_weigh_border,
-        )
+        # When all is one region, there is no border left to ask for.
+        if (fine != fine[0, 0]).any():
+            fine = graph.merge_hierarchical(
+                fine,
+                graph.rag_boundary(fine, gradient),
+                thresh=threshold,
+                rag_copy=False,
+                in_place_merge=True,
+                merge_func=_merge_borders,
+                weight_func=_weigh_border,
+            )
         merged.append(fine)
     return merged[::-1]
 
