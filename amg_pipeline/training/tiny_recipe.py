@@ -68,8 +68,8 @@ STAGES = (
         epochs=70,
         cool_down_epochs=55,
         min_area=0.004,
-        photo_share=0.6,
-        collage_share=0.25,
+        photo_share=0.45,
+        collage_share=0.3,
     ),
 )
 
