@@ -61,7 +61,7 @@ class LabelMaps:
         Returns:
             uint8 `(3, size, size)`; see `Scene.label_maps`.
         """
-        smallest = _smallest_area(self._size)
+        smallest = max(4, round(_MIN_AREA_PX_AT_256 * (self._size / 256) ** 2))
         parts, objects, units = self._labels
         part_areas, areas, unit_areas = (
             np.bincount(labels.ravel(), minlength=count)
@@ -95,33 +95,6 @@ class LabelMaps:
         first = self._next_id[level]
         self._next_id[level] += count
         return first
-
-
-def lay_over(front: NDArray[np.uint8], behind: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Put the objects of one scene before another one, whose masks they hide.
-
-    Args:
-        front: Label maps `(3, size, size)`; only where they have objects, they hide anything.
-        behind: Label maps of the scene behind.
-
-    Returns:
-        uint8 `(3, size, size)`. Of `behind`, masks of which too little is seen are gone.
-    """
-    smallest = _smallest_area(front.shape[1])
-    hides = front[OBJECTS] > 0
-    merged = []
-    for before, after in zip(front, behind, strict=True):
-        labels = np.where(hides, before, np.where(after > 0, after.astype(np.int32) + _MAX_ID, 0))
-        areas = np.bincount(labels.ravel(), minlength=2 * _MAX_ID + 1)
-        full = np.bincount(after.ravel(), minlength=_MAX_ID + 1)[1:]
-        keep = areas >= smallest
-        keep[_MAX_ID + 1 :] &= areas[_MAX_ID + 1 :] >= _MIN_VISIBLE_SHARE * full
-        merged.append(_renumber(labels, keep, areas))
-    return np.stack(merged)
-
-
-def _smallest_area(size: int) -> int:
-    return max(4, round(_MIN_AREA_PX_AT_256 * (size / 256) ** 2))
 
 
 def _renumber(

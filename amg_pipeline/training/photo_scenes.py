@@ -15,7 +15,6 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,27 +60,17 @@ class PhotoScenes:
     def __call__(self, index: int) -> Scene:
         """Render the crop of an index; consecutive ones take the photographs in turn."""
         rng = np.random.default_rng((self.seed, index))
-        return photo_scene(rng, self.photos[index % len(self.photos)], self.size)
+        image, masks = self.photos[index % len(self.photos)].read(_READ_SIDE)
+        image, masks = random_crop(rng, image, masks, self.size)
+        own = _own_levels(masks)
+        if own[OBJECTS].any() and rng.random() < _OWN_SHARE:
+            own[UNITS] = segmented(rng, image, UNITS)
+            return Scene(image, own)
+        levels = [segmented(rng, image, level) for level in range(len(LEVELS))]
+        return Scene(image, np.stack(levels))
 
 
-def photo_scene(rng: np.random.Generator, photo: CocoImage, size: int) -> Scene:
-    """Render a random crop of a photograph.
-
-    Args:
-        rng: Source of all randomness.
-        photo: Where the crop is taken from.
-        size: Side of the scene in pixels.
-    """
-    image, masks = _crop(rng, *photo.read(_READ_SIDE), size)
-    own = _own_levels(masks)
-    if own[OBJECTS].any() and rng.random() < _OWN_SHARE:
-        own[UNITS] = segment_level(rng, image, UNITS, scene_size=size)
-        return Scene(image, own)
-    levels = [segment_level(rng, image, level, scene_size=size) for level in range(len(LEVELS))]
-    return Scene(image, np.stack(levels))
-
-
-def _crop(
+def random_crop(
     rng: np.random.Generator, image: NDArray[np.uint8], masks: NDArray[np.bool_], size: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """Cut a square of random side out of a photograph and resize it."""
@@ -111,22 +100,10 @@ def _own_levels(masks: NDArray[np.bool_]) -> NDArray[np.uint8]:
     return labels
 
 
-def segment_level(
-    rng: np.random.Generator, image: NDArray[Any], level: int, *, scene_size: int
-) -> NDArray[np.uint8]:
-    """Segment at a random scale of a level; the 255 largest regions are numbered.
-
-    Args:
-        rng: Source of the scale.
-        image: RGB `(height, width, 3)`, uint8, or float in [-1, 1].
-        level: One of `LEVELS`, as its index.
-        scene_size: Side in pixels of the scene that the image is, or is part of.
-
-    Returns:
-        uint8 `(height, width)`, 0 where no numbered region is.
-    """
+def segmented(rng: np.random.Generator, image: NDArray[np.uint8], level: int) -> NDArray[np.uint8]:
+    """Segment at a random scale of a level; the 255 largest regions are numbered."""
     felzenszwalb = _felzenszwalb()
-    shrink = scene_size / 256
+    shrink = image.shape[0] / 256
     low, high = _SCALES[level]
     regions = felzenszwalb(
         image,
@@ -183,12 +160,12 @@ def render_photo_scenes(
         raise ConfigError("Expected photographs to cut crops from. Received: none.")
     render = PhotoScenes(tuple(photos), seed, size)
     meta = SceneCacheMeta(
-        count=crops * len(photos), size=size, seed=seed, source=photos_fingerprint(render.photos)
+        count=crops * len(photos), size=size, seed=seed, source=fingerprint(render.photos)
     )
     return fill_cache(directory, meta, render, processes=processes)
 
 
-def photos_fingerprint(photos: Sequence[CocoImage]) -> str:
+def fingerprint(photos: Sequence[CocoImage]) -> str:
     """Name photographs by their files' names, sizes and masks, wherever they lie."""
     listed = [(photo.path.name, photo.height, photo.width, photo.masks) for photo in photos]
     text = json.dumps(listed, sort_keys=True, default=np.ndarray.tolist)

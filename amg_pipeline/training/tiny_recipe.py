@@ -1,7 +1,7 @@
 """Trains the packaged model: `python -m amg_pipeline.training.tiny_recipe WORK_DIR`.
 
 Renders scenes, trains `tiny` on them, on photographs if folders with some are given, and on
-collages if there is clip art too. Then it sharpens the logits, calibrates the scores and
+collages if there are cut-out pictures too. Then it sharpens the logits, calibrates the scores and
 writes `WORK_DIR/tiny.safetensors` and, with what was measured on held-out scenes,
 `WORK_DIR/result.json`.
 Killed at any moment, the same command goes on from the last finished epoch. Everything drawn
@@ -19,7 +19,6 @@ from typing import Any
 
 import keras
 
-from amg_pipeline.errors import ConfigError
 from amg_pipeline.sam.model import SAM
 from amg_pipeline.sam.presets import PRESETS
 from amg_pipeline.sam.weights import save_weights
@@ -82,7 +81,7 @@ class Extent:
         scenes: Synthetic scenes to train on.
         held_out: Synthetic scenes to measure on.
         crops: Crops of each photograph.
-        collages: Photographs with clip art on them.
+        collages: Photographs with cut-out pictures on them.
         scene_size: Side of scenes and crops in pixels.
         validation_steps: Batches that are measured after each epoch.
         validation_prompts: Prompts of a measured view.
@@ -108,7 +107,7 @@ def train_tiny(
     *,
     photos: Sequence[Path] = (),
     held_out_photos: Sequence[Path] = (),
-    clip_art: Path | None = None,
+    cutouts: Path | None = None,
     stages: Sequence[Stage] = STAGES,
     extent: Extent = EXTENT,
     pace: Pace = PACE,
@@ -120,7 +119,7 @@ def train_tiny(
         work_dir: Holds the rendered scenes, the checkpoints, the logs and the result.
         photos: Folders of photographs in COCO's format to train on.
         held_out_photos: Folders of others to measure on.
-        clip_art: A folder of PNG files with alpha channels to lay on the photographs of `photos`.
+        cutouts: A folder of PNG files with alpha channels to lay on the photographs of `photos`.
         stages: What to do one after the other; must stay the same when resuming.
         extent: How much is rendered and measured.
         pace: Steps of epochs and warm-up.
@@ -128,21 +127,12 @@ def train_tiny(
 
     Returns:
         The path of the weights, half precision safetensors with the reference's names.
-
-    Raises:
-        ConfigError: If a folder does not hold what it should.
     """
-    if clip_art is not None and not photos:
-        raise ConfigError(
-            "Clip art is laid on photographs. Received: clip art without photographs. Name a "
-            "folder of photographs too, or no clip art."
-        )
     keras.utils.set_random_seed(SEED)
     render = _Renderer(work_dir, extent, processes)
-    # What is slow and cannot fail comes last.
-    collages = render.collages("collages", photos, clip_art, SEED)
-    crops = render.photos("photos", photos, SEED)
     scenes = render.scenes("scenes", extent.scenes, SEED)
+    crops = render.photos("photos", photos, SEED)
+    collages = render.collages("collages", photos, cutouts, SEED)
     held_out = [Source(render.scenes("held_out", extent.held_out, HELD_OUT_SEED))]
     held_out += [
         Source(c) for c in render.photos("held_out_photos", held_out_photos, HELD_OUT_SEED)
@@ -202,16 +192,16 @@ class _Renderer:
         ]
 
     def collages(
-        self, name: str, folders: Sequence[Path], clip_art: Path | None, seed: int
+        self, name: str, folders: Sequence[Path], cutouts: Path | None, seed: int
     ) -> list[SceneCache]:
-        """Render collages of photographs and clip art; none without it."""
-        if clip_art is None:
+        """Render collages of photographs and cut-out pictures; none if either is missing."""
+        if not folders or cutouts is None:
             return []
         return [
             render_collages(
                 self.work_dir / name,
                 _read_photos(folders),
-                clip_art,
+                cutouts,
                 count=self.extent.collages,
                 seed=seed,
                 size=self.extent.scene_size,
@@ -277,7 +267,7 @@ def main() -> None:
     parser.add_argument(
         "--held-out-photos", type=Path, action="append", default=[], metavar="FOLDER"
     )
-    parser.add_argument("--clip-art", type=Path, metavar="FOLDER")
+    parser.add_argument("--cutouts", type=Path, metavar="FOLDER")
     parser.add_argument("--processes", type=int, default=2)
     arguments = parser.parse_args()
     arguments.work_dir.mkdir(parents=True, exist_ok=True)
@@ -285,7 +275,7 @@ def main() -> None:
         arguments.work_dir,
         photos=arguments.photos,
         held_out_photos=arguments.held_out_photos,
-        clip_art=arguments.clip_art,
+        cutouts=arguments.cutouts,
         processes=arguments.processes,
     )
     print(json.dumps({"weights": str(path), "bytes": path.stat().st_size}))

@@ -1,12 +1,10 @@
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from amg_pipeline.training.label_maps import LEVELS, OBJECTS, PARTS, UNITS, LabelMaps, lay_over
+from amg_pipeline.training.label_maps import OBJECTS, PARTS, UNITS, LabelMaps
 from amg_pipeline.training.sprites import Sprite, SpriteLayer
 
 SIZE = 64
@@ -85,42 +83,3 @@ def test_more_masks_than_ids_keeps_the_largest(maps: LabelMaps) -> None:
     done = maps.finish()[OBJECTS]
     assert done.max() == 255
     assert done[20, 20] == 0, "the smallest of 256 has no id"
-
-
-def drawn(**levels: Any) -> NDArray[np.uint8]:
-    found = np.zeros((3, 20, 20), np.uint8)
-    for level, (label, rows, columns) in levels.items():
-        found[LEVELS.index(level), slice(*rows), slice(*columns)] = label
-    return found
-
-
-def test_objects_hide_all_levels_of_what_is_behind() -> None:
-    front = drawn(objects=(1, (0, 10), (0, 10)), parts=(1, (0, 10), (0, 4)))
-    behind = drawn(
-        parts=(3, (0, 20), (8, 20)), objects=(2, (0, 20), (0, 20)), units=(1, (5, 20), (0, 20))
-    )
-    parts, objects, units = lay_over(front, behind)
-    assert set(np.unique(objects)) == {1, 2}
-    assert (objects[:10, :10] == 1).all()
-    assert ((objects == 2) == (front[OBJECTS] == 0)).all()
-    assert (parts[:10, :4] == 1).all()
-    assert not parts[:10, 4:10].any()
-    assert (parts[10:, 8:] == parts[0, 19]).all()
-    assert parts[0, 19] == 2
-    assert not units[:10, :10].any()
-    assert (units[10:] == 1).all()
-
-
-def test_what_is_hardly_seen_behind_is_gone() -> None:
-    behind = drawn(objects=(1, (0, 20), (0, 11)), units=(4, (0, 20), (0, 20)))
-    front = drawn(objects=(1, (0, 20), (0, 10)))
-    assert set(np.unique(lay_over(front, behind)[OBJECTS])) == {0, 1, 2}
-    front = drawn(objects=(1, (0, 20), (0, 20)))
-    front[OBJECTS, 0, 10] = front[OBJECTS, 1, 10] = 0
-    assert set(np.unique(lay_over(front, behind)[OBJECTS])) == {0, 1}
-
-
-def test_without_objects_nothing_is_hidden() -> None:
-    behind = drawn(parts=(1, (0, 9), (0, 9)), objects=(1, (0, 20), (0, 11)))
-    front = drawn(units=(1, (0, 20), (0, 20)))
-    np.testing.assert_array_equal(lay_over(front, behind), behind)

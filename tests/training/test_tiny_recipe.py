@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from amg_pipeline.errors import ConfigError
 from amg_pipeline.sam import SAM
 from amg_pipeline.sam.presets import PRESETS
 from amg_pipeline.training import stages, tiny_recipe
@@ -21,13 +20,12 @@ from amg_pipeline.training.tiny_recipe import (
     PACE,
     STAGES,
     Extent,
-    _shared_out,
     ignore_mask_prompts,
     main,
     train_tiny,
 )
 from tests.sam.small_sam import LOW_RES, as_arrays, make_sam, random_image
-from tests.training.clip_art_files import write_disc
+from tests.training.cutout_files import write_disc
 from tests.training.small_preset import SMALL
 
 # Keras passes TensorFlow variables to np.array, and TensorFlow does not know NumPy 2's `copy` yet.
@@ -92,7 +90,7 @@ def photo_folder(folder: Path) -> Path:
         "annotations": [{"image_id": 1, "segmentation": [[5, 5, 30, 5, 30, 30, 5, 30]]}],
     }
     (folder / "instances.json").write_text(json.dumps(content))
-    write_disc(folder / "clip_art" / "disc.png")
+    write_disc(folder / "cutouts" / "disc.png")
     return folder
 
 
@@ -113,7 +111,7 @@ def train(folder: Path, photos: Path) -> Path:
         folder,
         photos=[photos],
         held_out_photos=[photos],
-        clip_art=photos / "clip_art",
+        cutouts=photos / "cutouts",
         stages=TWO_STAGES,
         extent=EXTENT,
         pace=Pace(steps_per_epoch=1, warm_up_steps=1),
@@ -166,37 +164,18 @@ def test_the_command_trains_into_a_new_folder(
         return path
 
     monkeypatch.setattr(tiny_recipe, "train_tiny", train)
-    command = (
-        "tiny_recipe WORK --processes 3 --photos a --photos b --held-out-photos c --clip-art d"
-    )
+    command = "tiny_recipe WORK --processes 3 --photos a --photos b --held-out-photos c --cutouts d"
     monkeypatch.setattr("sys.argv", command.replace("WORK", str(folder)).split())
     main()
     arguments = {
         "photos": [Path("a"), Path("b")],
         "held_out_photos": [Path("c")],
-        "clip_art": Path("d"),
+        "cutouts": Path("d"),
         "processes": 3,
     }
     assert received == [(folder, True, arguments)]
     printed = json.loads(capsys.readouterr().out)
     assert printed == {"weights": str(folder / "tiny.safetensors"), "bytes": 5}
-
-
-def test_clip_art_needs_photographs(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="clip art without photographs"):
-        train_tiny(tmp_path, clip_art=tmp_path)
-
-
-def test_scenes_get_the_share_that_others_leave() -> None:
-    scenes, crops, collages = object(), object(), object()
-    sources = _shared_out(scenes, ([crops], 0.45), ([collages], 0.3))  # type: ignore[arg-type, list-item]
-    assert [(s.cache, pytest.approx(s.share)) for s in sources] == [
-        (scenes, 0.25),
-        (crops, 0.45),
-        (collages, 0.3),
-    ]
-    alone = _shared_out(scenes, ([], 0.45), ([collages], 0.0))  # type: ignore[arg-type, list-item]
-    assert [(s.cache, s.share) for s in alone] == [(scenes, 1.0)]
 
 
 def test_stages_end_after_the_warm_up() -> None:

@@ -1,4 +1,4 @@
-"""Reads clip art: pictures whose alpha channel is an exact mask of what they show."""
+"""Reads cut-out pictures, such as clip art: images whose alpha channel is an exact mask."""
 
 from __future__ import annotations
 
@@ -8,15 +8,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy import ndimage
 
 from amg_pipeline.errors import ConfigError
 from amg_pipeline.training.noise import Floats
 
-#: Pictures are kept with up to so many pixels a side.
+#: Pictures are kept at up to this many pixels; none is shown larger.
 _READ_SIDE = 512
-#: What is smaller has no details.
-_LEAST_SIDE = 64
 #: What covers less of its own frame is a line or a speck, and what covers all of it has no outline.
 _LEAST_COVER, _LARGEST_COVER = 0.15, 0.97
 _OPAQUE = 128
@@ -25,7 +22,7 @@ _MOST_PIXELS = 10_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class ClipArt:
+class Cutout:
     """A picture without its surroundings.
 
     Attributes:
@@ -40,14 +37,13 @@ class ClipArt:
         """Give it in another size and direction.
 
         Args:
-            side: Longer side in pixels, before the aspect is changed and the picture turned.
-            aspect: Factor of the width over the height; the area stays.
+            side: Longer side in pixels, before it is turned.
+            aspect: Factor of the width over the height.
             angle: In degrees, against the clock.
             mirrored: Whether left and right change, before that.
 
         Returns:
-            Coverage `(h, w)` and planar RGB `(3, h, w)`, both in [0, 1]. What is clear has the
-            colour of what is nearest to it, so that nothing else is blurred into the rim.
+            Coverage `(h, w)` and planar RGB `(3, h, w)`, both in [0, 1].
         """
         height, width = self.pixels.shape[:2]
         scale = side / max(height, width)
@@ -55,8 +51,8 @@ class ClipArt:
             max(2, round(width * scale * aspect**0.5)),
             max(2, round(height * scale / aspect**0.5)),
         )
-        # Premultiplied: colours times coverage can be averaged.
-        image = Image.fromarray(self.pixels).convert("RGBa")
+        # Colours times coverage, so that none of what is clear bleeds into the rim.
+        image = Image.fromarray(self.pixels, "RGBA").convert("RGBa")
         if mirrored:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         image = image.resize(size, Image.Resampling.BILINEAR)
@@ -64,16 +60,13 @@ class ClipArt:
             np.asarray(band.rotate(angle, Image.Resampling.BILINEAR, expand=True), np.float32)
             for band in image.split()
         ]
-        colours = np.clip(np.stack(bands[:3]) / np.maximum(bands[3], np.float32(1)), 0, 1)
-        rows, columns = ndimage.distance_transform_edt(
-            bands[3] < _OPAQUE, return_distances=False, return_indices=True
-        )
-        alpha = np.asarray(bands[3] / np.float32(255), np.float32)
-        return alpha, np.asarray(colours[:, rows, columns], np.float32)
+        alpha = bands[3] / np.float32(255)
+        colours = np.stack(bands[:3]) / np.maximum(bands[3], np.float32(1))
+        return alpha, np.clip(colours, 0, 1)
 
 
-def read_clip_art(path: Path) -> ClipArt | None:
-    """Read a picture; None if it is huge, tiny, or its alpha channel cuts nothing out of it.
+def read_cutout(path: Path) -> Cutout | None:
+    """Read a picture; None if it is huge or its alpha channel cuts nothing out of it.
 
     Raises:
         ConfigError: If there is no such picture.
@@ -82,22 +75,20 @@ def read_clip_art(path: Path) -> ClipArt | None:
         with Image.open(path) as image:
             if image.width * image.height > _MOST_PIXELS:
                 return None
-            whole = image.convert("RGBA")
+            image.thumbnail((_READ_SIDE, _READ_SIDE))
+            pixels = np.asarray(image.convert("RGBA"))
     except Image.DecompressionBombError:
         return None
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(
             f"Expected a picture with an alpha channel in {path}. Received: {error}. "
             "Repair the file or take it out."
         ) from error
-    whole.thumbnail((_READ_SIDE, _READ_SIDE))
-    pixels = np.asarray(whole)
     opaque = pixels[..., 3] >= _OPAQUE
     rows, columns = (np.flatnonzero(opaque.any(axis=axis)) for axis in (1, 0))
     if not rows.size:
         return None
     frame = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-    covered = opaque[frame]
-    if max(covered.shape) < _LEAST_SIDE or not _LEAST_COVER <= covered.mean() <= _LARGEST_COVER:
+    if not _LEAST_COVER <= opaque[frame].mean() <= _LARGEST_COVER:
         return None
-    return ClipArt(pixels[frame])
+    return Cutout(pixels[frame])

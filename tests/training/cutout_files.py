@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 LEFT, RIGHT = (220, 30, 30), (30, 60, 220)
 
 
-def write_disc(path: Path, *, side: int = 96, margin: int = 8) -> Path:
+def write_disc(path: Path, *, side: int = 64, margin: int = 8) -> Path:
     """Write a disc of two colours on nothing; what is clear is black."""
     image = Image.new("RGBA", (side, side))
     pen, frame = ImageDraw.Draw(image), (margin, margin, side - margin - 1, side - margin - 1)
