@@ -9,8 +9,7 @@ from amg_pipeline.training.shapes import Shape, bent, is_upright
 from amg_pipeline.training.things import Kind, random_shape
 
 
-def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
-    """Draw a number whose logarithm is uniform."""
+def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
@@ -26,7 +25,7 @@ def _scatter(
 ) -> None:
     """Lay objects anywhere, sides from `low` to `high` of the scene's, the larger ones first."""
     rng, size = painter.rng, painter.size
-    sides = np.array([log_uniform(rng, low, high) for _ in range(count)])
+    sides = np.array([_log_uniform(rng, low, high) for _ in range(count)])
     # Mostly large behind small, so that small things are seen, but not always.
     order = np.argsort(-sides * np.exp(rng.normal(0.0, 0.5, count)))
     for side in sides[order]:
@@ -37,7 +36,7 @@ def _scatter(
             None,
             centre=rng.uniform(-0.02, 1.02, 2) * size,
             half_px=float(side) * size / 2,
-            aspect=log_uniform(rng, 0.6, 1.7),
+            aspect=_log_uniform(rng, 0.6, 1.7),
             angle=float(rng.normal(0.0, 1.0) * tilt),
             mirrored=bool(rng.random() < 0.5),
         )
@@ -48,11 +47,11 @@ def _repeat(painter: ScenePainter, *, kind: Kind = "any") -> None:
     rng, size = painter.rng, painter.size
     shape, surface = _draw_shape(rng, kind), painter.surface()
     unit_id = painter.label_maps.new_unit()
-    half = log_uniform(rng, 0.025, 0.13) * size
+    half = _log_uniform(rng, 0.025, 0.13) * size
     pitch = half * 2 * rng.uniform(0.8, 1.25)
     columns, rows = int(rng.integers(2, 9)), int(rng.integers(1, 5))
     jitter = float(rng.choice([0.0, 0.05, 0.5]))
-    aspect, turned = log_uniform(rng, 0.7, 1.4), bool(rng.random() < 0.3)
+    aspect, turned = _log_uniform(rng, 0.7, 1.4), bool(rng.random() < 0.3)
     base = float(rng.normal(0.0, 0.3))
     turn = np.array([[np.cos(base), -np.sin(base)], [np.sin(base), np.cos(base)]])
     origin = rng.uniform(0.2, 0.8, 2) * size
@@ -86,7 +85,7 @@ def _dominant(painter: ScenePainter) -> None:
         None,
         centre=rng.uniform(0.35, 0.65, 2) * size,
         half_px=float(rng.uniform(0.5, 0.95)) * size / 2,
-        aspect=log_uniform(rng, 0.7, 1.4),
+        aspect=_log_uniform(rng, 0.7, 1.4),
         angle=float(rng.normal(0.0, 0.15 if is_upright(shape) else 1.5)),
         mirrored=bool(rng.random() < 0.5),
     )
@@ -119,14 +118,14 @@ def _outdoor(painter: ScenePainter) -> None:
     horizon, near = rng.uniform(0.3, 0.55), rng.uniform(0.4, 0.9)
     for foot in np.sort(horizon + (1.05 - horizon) * rng.uniform(0.03, 1.0, rng.integers(5, 18))):
         shape = _draw_shape(rng, "outdoor")
-        half = near * (foot - horizon + 0.05) / (1.05 - horizon) * log_uniform(rng, 0.5, 1.6)
+        half = near * (foot - horizon + 0.05) / (1.05 - horizon) * _log_uniform(rng, 0.5, 1.6)
         half_px = float(half * size / 2)
         painter.place(
             shape,
             None,
             centre=np.array([rng.uniform(0.0, 1.0) * size, foot * size - half_px]),
             half_px=half_px,
-            aspect=log_uniform(rng, 0.7, 1.3),
+            aspect=_log_uniform(rng, 0.7, 1.3),
             angle=float(rng.normal(0.0, 0.03)),
             mirrored=bool(rng.random() < 0.5),
         )

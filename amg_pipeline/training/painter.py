@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -126,23 +124,9 @@ class ScenePainter:
         if surface is None:
             near = self._colour_below(sprite) if self.rng.random() < 0.6 else None
             surface = self.surface(near=near)
-        self.paste(sprite, partial(self._body, sprite, surface), half_px=half_px, unit_id=unit_id)
-
-    def paste(
-        self, sprite: Sprite, body: Callable[[], Floats], *, half_px: float, unit_id: int = 0
-    ) -> None:
-        """Lay an object with its shadow over what is there, and label it.
-
-        Args:
-            sprite: What it covers, and its parts.
-            body: Gives its colours, planar RGB `(3, h, w)` of the sprite's patch, when the shadow
-                has been cast.
-            half_px: Half of the mean side in pixels.
-            unit_id: Id of the object's group in the last level, 0 for none.
-        """
         if self.shadows:
             self._cast_shadow(sprite, half_px)
-        self._blend(sprite, body())
+        self._paint(sprite, surface)
         self.label_maps.lay_object(sprite, unit_id=unit_id)
 
     def _draw_fuzz(self, shape: Shape, half_px: float) -> float:
@@ -197,9 +181,10 @@ class ScenePainter:
         strength = np.float32(self.rng.uniform(0.2, 0.6) / 255)
         self.canvas[:, y0:y1, x0:x1] *= 1.0 - strength * seen
 
-    def _body(self, sprite: Sprite, surface: Surface) -> Floats:
+    def _paint(self, sprite: Sprite, surface: Surface) -> None:
         height, width = sprite.alpha.shape
-        below = self.canvas[(slice(None), *sprite.window)]
+        window = (slice(None), *sprite.window)
+        below = self.canvas[window]
         body = paint_texture(
             self.bank, self.rng, height, width, family=surface.family, palette=surface.palette
         )
@@ -234,12 +219,7 @@ class ScenePainter:
         )
         if surface.outline != 1.0:
             body = outlined(body, sprite.alpha, surface.outline)
-        return body
-
-    def _blend(self, sprite: Sprite, body: Floats) -> None:
-        height, width = sprite.alpha.shape
-        window = (slice(None), *sprite.window)
-        below, alpha = self.canvas[window], sprite.alpha
+        alpha = sprite.alpha
         if self.rng.random() < 0.12 and min(height, width) > 24:  # out of focus
             soft = float(self.rng.uniform(0.6, 1.8)) * self.size / 256
             alpha, body = blur(alpha, soft), blur(body, soft)

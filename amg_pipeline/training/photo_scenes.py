@@ -2,8 +2,8 @@
 
 Synthetic scenes have exact masks but not the statistics of photographs. Photographs with few masks
 have neither a part nor a background labelled. So each crop of a photograph is given the levels of a
-scene: what people marked, with the largest scale of a graph-based segmentation as the coarsest
-level, or three scales of that.
+scene: in half of the crops three scales of a graph-based segmentation, in the others what people
+marked, with the segmentation's largest scale as the coarsest level.
 
 Source: Felzenszwalb and Huttenlocher 2004, as scikit-image implements it.
 """
@@ -27,15 +27,12 @@ from amg_pipeline.training.scenes import Scene
 from amg_pipeline.training.sources.coco import CocoImage
 
 #: Raised whenever the same photographs and seed give other scenes than before.
-PHOTO_SCENES_VERSION = 2
+PHOTO_SCENES_VERSION = 1
 #: Photographs are read at up to this many pixels.
 _READ_SIDE = 640
 _LEAST_CROP = 0.45
-#: Share of the crops with masks of their own that keep these.
-_OWN_SHARE = 0.65
-#: Ranges of the scale parameter, finest level first, for crops of 256 pixels. Finer regions than
-#: these take one of the three outputs for specks that no person would mark.
-_SCALES = ((100.0, 250.0), (250.0, 600.0), (700.0, 2000.0))
+#: Ranges of the scale parameter, finest level first, for crops of 256 pixels.
+_SCALES = ((40.0, 120.0), (150.0, 350.0), (500.0, 1200.0))
 _SMOOTHING = 0.8
 _MIN_REGION_AT_256 = 20
 _MIN_MASK_SHARE = 0.001
@@ -61,16 +58,16 @@ class PhotoScenes:
         """Render the crop of an index; consecutive ones take the photographs in turn."""
         rng = np.random.default_rng((self.seed, index))
         image, masks = self.photos[index % len(self.photos)].read(_READ_SIDE)
-        image, masks = random_crop(rng, image, masks, self.size)
+        image, masks = _crop(rng, image, masks, self.size)
         own = _own_levels(masks)
-        if own[OBJECTS].any() and rng.random() < _OWN_SHARE:
-            own[UNITS] = segmented(rng, image, UNITS)
+        if own[OBJECTS].any() and rng.random() < 0.5:
+            own[UNITS] = _segmented(rng, image, UNITS)
             return Scene(image, own)
-        levels = [segmented(rng, image, level) for level in range(len(LEVELS))]
+        levels = [_segmented(rng, image, level) for level in range(len(LEVELS))]
         return Scene(image, np.stack(levels))
 
 
-def random_crop(
+def _crop(
     rng: np.random.Generator, image: NDArray[np.uint8], masks: NDArray[np.bool_], size: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """Cut a square of random side out of a photograph and resize it."""
@@ -100,7 +97,7 @@ def _own_levels(masks: NDArray[np.bool_]) -> NDArray[np.uint8]:
     return labels
 
 
-def segmented(rng: np.random.Generator, image: NDArray[np.uint8], level: int) -> NDArray[np.uint8]:
+def _segmented(rng: np.random.Generator, image: NDArray[np.uint8], level: int) -> NDArray[np.uint8]:
     """Segment at a random scale of a level; the 255 largest regions are numbered."""
     felzenszwalb = _felzenszwalb()
     shrink = image.shape[0] / 256
@@ -160,12 +157,12 @@ def render_photo_scenes(
         raise ConfigError("Expected photographs to cut crops from. Received: none.")
     render = PhotoScenes(tuple(photos), seed, size)
     meta = SceneCacheMeta(
-        count=crops * len(photos), size=size, seed=seed, source=fingerprint(render.photos)
+        count=crops * len(photos), size=size, seed=seed, source=_fingerprint(render.photos)
     )
     return fill_cache(directory, meta, render, processes=processes)
 
 
-def fingerprint(photos: Sequence[CocoImage]) -> str:
+def _fingerprint(photos: Sequence[CocoImage]) -> str:
     """Name photographs by their files' names, sizes and masks, wherever they lie."""
     listed = [(photo.path.name, photo.height, photo.width, photo.masks) for photo in photos]
     text = json.dumps(listed, sort_keys=True, default=np.ndarray.tolist)

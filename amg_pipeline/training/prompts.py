@@ -56,10 +56,9 @@ def sample_prompts(
 ) -> Prompts:
     """Draw prompts for one image.
 
-    Half of the clicks fall on any labelled pixel, as a grid's do; the others first choose a level
-    and one of its masks, so that small ones are not forgotten, and the many of the finest level not
-    preferred. A click means the masks of all levels at its pixel, a box only the mask that it
-    bounds.
+    Half of the clicks fall on any labelled pixel, as a grid's do; the others first choose a mask,
+    so that small ones are not forgotten. A click means the masks of all levels at its pixel, a box
+    only the mask that it bounds.
 
     Args:
         rng: Source of randomness.
@@ -71,15 +70,14 @@ def sample_prompts(
     labels = np.tile(np.array(_CLICK_LABELS, np.int32), (count, 1))
     target_ids = np.zeros((count, len(label_maps)), np.uint8)
     meant = np.zeros(count, np.int32)
-    candidates = _masks_by_level(label_maps)
+    candidates = _masks_of(label_maps)
     if not candidates:
         labels[:] = _BACKGROUND_LABEL
         return Prompts(coords, labels, target_ids, meant)
     labelled = np.flatnonzero(label_maps.any(axis=0))
     width = label_maps.shape[2]
     for i in range(count):
-        level, mask_ids = candidates[rng.integers(len(candidates))]
-        mask_id = mask_ids[rng.integers(len(mask_ids))]
+        level, mask_id = candidates[rng.integers(len(candidates))]
         if rng.random() < box_share:
             coords[i] = _noisy_box(rng, label_maps[level] == mask_id)
             labels[i] = _BOX_LABELS
@@ -159,9 +157,7 @@ def draw_clicks(
     if not len(labelled):
         return np.zeros(count, np.int32)
     clicks = labelled[rng.integers(len(labelled), size=count)]
-    candidates = [
-        (level, mask_id) for level, mask_ids in _masks_by_level(label_maps) for mask_id in mask_ids
-    ]
+    candidates = _masks_of(label_maps)
     for i in range(count // 2):
         level, mask_id = candidates[rng.integers(len(candidates))]
         pixels = np.flatnonzero(flat[level] == mask_id)
@@ -169,11 +165,13 @@ def draw_clicks(
     return clicks.astype(np.int32)
 
 
-def _masks_by_level(label_maps: NDArray[np.uint8]) -> list[tuple[int, NDArray[np.intp]]]:
-    """List the levels that have masks, with the ids of these."""
-    found = [np.flatnonzero(np.bincount(label_map.ravel())) for label_map in label_maps]
-    kept = [(level, mask_ids[mask_ids > 0]) for level, mask_ids in enumerate(found)]
-    return [(level, mask_ids) for level, mask_ids in kept if mask_ids.size]
+def _masks_of(label_maps: NDArray[np.uint8]) -> list[tuple[int, int]]:
+    return [
+        (level, int(mask_id))
+        for level, label_map in enumerate(label_maps)
+        for mask_id in np.flatnonzero(np.bincount(label_map.ravel()))
+        if mask_id
+    ]
 
 
 def _noisy_box(rng: np.random.Generator, mask: NDArray[np.bool_]) -> NDArray[np.float32]:

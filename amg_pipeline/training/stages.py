@@ -35,7 +35,6 @@ class Stage:
         pixels: Pixels that these are compared with.
         min_area: Masks of a smaller share of the view are no targets.
         photo_share: Share of the views that are cut from photographs, if there are any.
-        collage_share: Share of the views that are cut from collages, if there are any.
     """
 
     preset: Preset
@@ -50,7 +49,6 @@ class Stage:
     pixels: int
     min_area: float
     photo_share: float
-    collage_share: float = 0.0
 
     def views(self) -> ViewSettings:
         """Give how the stage's views are drawn."""

@@ -1,9 +1,8 @@
 """Trains the packaged model: `python -m amg_pipeline.training.tiny_recipe WORK_DIR`.
 
-Renders scenes, trains `tiny` on them, on photographs if folders with some are given, and on
-collages if there are cut-out pictures too. Then it sharpens the logits, calibrates the scores and
-writes `WORK_DIR/tiny.safetensors` and, with what was measured on held-out scenes,
-`WORK_DIR/result.json`.
+Renders scenes, trains `tiny` on them and on photographs if folders with some are given, sharpens
+its logits, calibrates its scores and writes `WORK_DIR/tiny.safetensors` and, with what was measured
+on held-out scenes, `WORK_DIR/result.json`.
 Killed at any moment, the same command goes on from the last finished epoch. Everything drawn
 depends on `SEED` alone.
 """
@@ -24,11 +23,10 @@ from amg_pipeline.sam.presets import PRESETS
 from amg_pipeline.sam.weights import save_weights
 from amg_pipeline.training.batches import SceneBatches, Source
 from amg_pipeline.training.calibration import calibrate_logits, calibrate_scores
-from amg_pipeline.training.collages import render_collages
 from amg_pipeline.training.photo_scenes import render_photo_scenes
 from amg_pipeline.training.scene_cache import SceneCache, render_scenes
 from amg_pipeline.training.scene_trainer import SceneTrainer
-from amg_pipeline.training.sources.coco import CocoImage, read_coco
+from amg_pipeline.training.sources.coco import read_coco
 from amg_pipeline.training.stages import Pace, Stage, start_stage, train_stage
 
 SEED = 0
@@ -61,15 +59,6 @@ STAGES = (
     _LONG,
     # The same again, from the average of its weights: the loss still fell.
     replace(_LONG, epochs=70, cool_down_epochs=55),
-    # And with collages: things of many colours, which segmented photographs cut into pieces.
-    replace(
-        _LONG,
-        epochs=70,
-        cool_down_epochs=55,
-        min_area=0.004,
-        photo_share=0.45,
-        collage_share=0.3,
-    ),
 )
 
 
@@ -81,7 +70,6 @@ class Extent:
         scenes: Synthetic scenes to train on.
         held_out: Synthetic scenes to measure on.
         crops: Crops of each photograph.
-        collages: Photographs with cut-out pictures on them.
         scene_size: Side of scenes and crops in pixels.
         validation_steps: Batches that are measured after each epoch.
         validation_prompts: Prompts of a measured view.
@@ -91,7 +79,6 @@ class Extent:
     scenes: int = 6000
     held_out: int = 256
     crops: int = 8
-    collages: int = 2000
     scene_size: int = 256
     validation_steps: int = 6
     validation_prompts: int = 8
@@ -107,7 +94,6 @@ def train_tiny(
     *,
     photos: Sequence[Path] = (),
     held_out_photos: Sequence[Path] = (),
-    cutouts: Path | None = None,
     stages: Sequence[Stage] = STAGES,
     extent: Extent = EXTENT,
     pace: Pace = PACE,
@@ -119,7 +105,6 @@ def train_tiny(
         work_dir: Holds the rendered scenes, the checkpoints, the logs and the result.
         photos: Folders of photographs in COCO's format to train on.
         held_out_photos: Folders of others to measure on.
-        cutouts: A folder of PNG files with alpha channels to lay on the photographs of `photos`.
         stages: What to do one after the other; must stay the same when resuming.
         extent: How much is rendered and measured.
         pace: Steps of epochs and warm-up.
@@ -132,7 +117,6 @@ def train_tiny(
     render = _Renderer(work_dir, extent, processes)
     scenes = render.scenes("scenes", extent.scenes, SEED)
     crops = render.photos("photos", photos, SEED)
-    collages = render.collages("collages", photos, cutouts, SEED)
     held_out = [Source(render.scenes("held_out", extent.held_out, HELD_OUT_SEED))]
     held_out += [
         Source(c) for c in render.photos("held_out_photos", held_out_photos, HELD_OUT_SEED)
@@ -144,7 +128,7 @@ def train_tiny(
         train_stage(
             trainer,
             stage,
-            _shared_out(scenes, (crops, stage.photo_share), (collages, stage.collage_share)),
+            _shared_out(scenes, crops, stage.photo_share),
             validation,
             name=f"stage{number}",
             seed=SEED + number - 1,  # each stage draws its own batches
@@ -180,10 +164,11 @@ class _Renderer:
         """Render all folders' photographs as one cache; none if there are no folders."""
         if not folders:
             return []
+        found = [photo for folder in folders for photo in read_coco(folder)]
         return [
             render_photo_scenes(
                 self.work_dir / name,
-                _read_photos(folders),
+                found,
                 crops=self.extent.crops,
                 seed=seed,
                 size=self.extent.scene_size,
@@ -191,33 +176,13 @@ class _Renderer:
             )
         ]
 
-    def collages(
-        self, name: str, folders: Sequence[Path], cutouts: Path | None, seed: int
-    ) -> list[SceneCache]:
-        """Render collages of photographs and cut-out pictures; none if either is missing."""
-        if not folders or cutouts is None:
-            return []
-        return [
-            render_collages(
-                self.work_dir / name,
-                _read_photos(folders),
-                cutouts,
-                count=self.extent.collages,
-                seed=seed,
-                size=self.extent.scene_size,
-                processes=self.processes,
-            )
-        ]
 
-
-def _read_photos(folders: Sequence[Path]) -> list[CocoImage]:
-    return [photo for folder in folders for photo in read_coco(folder)]
-
-
-def _shared_out(scenes: SceneCache, *others: tuple[Sequence[SceneCache], float]) -> list[Source]:
-    """Give caches the shares that they are named with; the scenes get what is left."""
-    sources = [Source(cache, share) for caches, share in others for cache in caches if share]
-    return [Source(scenes, 1.0 - sum(source.share for source in sources)), *sources]
+def _shared_out(
+    scenes: SceneCache, crops: Sequence[SceneCache], photo_share: float
+) -> list[Source]:
+    return [Source(scenes, 1.0 - photo_share if crops else 1.0)] + [
+        Source(cache, photo_share) for cache in crops
+    ]
 
 
 def _validation(held_out: Sequence[Source], stage: Stage, extent: Extent) -> SceneBatches:
@@ -267,7 +232,6 @@ def main() -> None:
     parser.add_argument(
         "--held-out-photos", type=Path, action="append", default=[], metavar="FOLDER"
     )
-    parser.add_argument("--cutouts", type=Path, metavar="FOLDER")
     parser.add_argument("--processes", type=int, default=2)
     arguments = parser.parse_args()
     arguments.work_dir.mkdir(parents=True, exist_ok=True)
@@ -275,7 +239,6 @@ def main() -> None:
         arguments.work_dir,
         photos=arguments.photos,
         held_out_photos=arguments.held_out_photos,
-        cutouts=arguments.cutouts,
         processes=arguments.processes,
     )
     print(json.dumps({"weights": str(path), "bytes": path.stat().st_size}))

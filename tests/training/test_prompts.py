@@ -58,16 +58,6 @@ def test_small_masks_are_clicked_far_more_often_than_their_area_would_have_it(
     assert 0.05 < (ids[:, 1] == 3).mean() < 0.6
 
 
-def test_levels_are_drawn_alike_however_many_masks_they_have() -> None:
-    label_maps = np.zeros((3, 40, 40), np.uint8)
-    label_maps[0] = (np.arange(40) // 2 * 10)[:, None] + np.arange(1, 41) // 5 + 1
-    label_maps[2] = 1
-    prompts = sample_prompts(np.random.default_rng(0), label_maps, 400, box_share=1.0)
-    meant = np.bincount(prompts.meant_levels, minlength=3)
-    assert meant[1] == 0
-    assert 160 < meant[0] < 240
-
-
 def test_every_box_bounds_its_one_mask_but_for_a_tenth(label_maps: NDArray[np.uint8]) -> None:
     prompts = sample(label_maps, box_share=1.0)
     assert (prompts.labels == (2, 3)).all()

@@ -25,7 +25,6 @@ from amg_pipeline.training.tiny_recipe import (
     train_tiny,
 )
 from tests.sam.small_sam import LOW_RES, as_arrays, make_sam, random_image
-from tests.training.cutout_files import write_disc
 from tests.training.small_preset import SMALL
 
 # Keras passes TensorFlow variables to np.array, and TensorFlow does not know NumPy 2's `copy` yet.
@@ -44,7 +43,6 @@ COARSE = Stage(
     pixels=16,
     min_area=0.0,
     photo_share=0.5,
-    collage_share=0.25,
 )
 FINE = replace(SMALL, patch_size=SMALL.patch_size // 2)
 #: The second one has smaller patches.
@@ -53,7 +51,6 @@ EXTENT = Extent(
     scenes=4,
     held_out=2,
     crops=1,
-    collages=2,
     scene_size=32,
     validation_steps=1,
     validation_prompts=2,
@@ -90,7 +87,6 @@ def photo_folder(folder: Path) -> Path:
         "annotations": [{"image_id": 1, "segmentation": [[5, 5, 30, 5, 30, 30, 5, 30]]}],
     }
     (folder / "instances.json").write_text(json.dumps(content))
-    write_disc(folder / "cutouts" / "disc.png")
     return folder
 
 
@@ -111,7 +107,6 @@ def train(folder: Path, photos: Path) -> Path:
         folder,
         photos=[photos],
         held_out_photos=[photos],
-        cutouts=photos / "cutouts",
         stages=TWO_STAGES,
         extent=EXTENT,
         pace=Pace(steps_per_epoch=1, warm_up_steps=1),
@@ -164,13 +159,12 @@ def test_the_command_trains_into_a_new_folder(
         return path
 
     monkeypatch.setattr(tiny_recipe, "train_tiny", train)
-    command = "tiny_recipe WORK --processes 3 --photos a --photos b --held-out-photos c --cutouts d"
+    command = "tiny_recipe WORK --processes 3 --photos a --photos b --held-out-photos c"
     monkeypatch.setattr("sys.argv", command.replace("WORK", str(folder)).split())
     main()
     arguments = {
         "photos": [Path("a"), Path("b")],
         "held_out_photos": [Path("c")],
-        "cutouts": Path("d"),
         "processes": 3,
     }
     assert received == [(folder, True, arguments)]
