@@ -4,10 +4,10 @@ A model trained briefly has soft edges: its masks are right, but their logits pa
 the threshold, and the stability score, which moves the threshold by a fixed distance, calls them
 unstable. Multiplying all logits by one factor changes no mask.
 
-Its IoU head has learnt to expect an output's IoU with the one mask that is meant, so it halves the
-score of a perfect mask that is meant every other time. That picks the best of three outputs. A
-mask generator asks whether a mask is one at all: the IoU with whichever mask fits it. A line
-through both, rising, keeps the order of all masks.
+Its IoU head has learnt, of regions that a program drew and of masks that people marked alike, how
+often an output is what is meant. Of what people mark, one output finds far more than another: so a
+line for each output, rising, keeps the order of its masks, and makes scores estimates of the IoU
+with what a person would mark at a click.
 
 Both are folded into last layers: of the hypernetworks, of the IoU head.
 """
@@ -22,8 +22,10 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
+from amg_pipeline.sam.model import SAM
 from amg_pipeline.training.losses import mask_ious
 from amg_pipeline.training.scene_trainer import SceneTrainer, cut_targets
+from amg_pipeline.training.trainer import SAMTrainer
 
 #: Factors that are tried, from no change upwards.
 _FACTORS = np.geomspace(1.0, 32.0, 41)
@@ -62,28 +64,48 @@ def calibrate_logits(
 
 
 def calibrate_scores(
-    trainer: SceneTrainer, batches: Iterable[tuple[dict[str, Any], dict[str, Any]]]
-) -> tuple[float, float]:
-    """Make predicted IoU an estimate of the IoU with the mask that fits best of those meant.
+    sam: SAM, batches: Iterable[tuple[dict[str, Any], dict[str, Any]]]
+) -> list[tuple[float, float]]:
+    """Make each output's predicted IoU an estimate of its IoU with the mask that is clicked in.
 
     Args:
-        trainer: Holds the model, which is changed in place.
-        batches: Held-out inputs and targets, as `SceneBatches` gives them.
+        sam: The model, which is changed in place.
+        batches: Held-out clicks with the mask that each means, as `PromptedBatches` gives them.
 
     Returns:
-        Slope and offset by least squares; `(1.0, 0.0)`, and nothing changed, if scores do not rise
-        with IoU.
+        Slope and offset by least squares for each of the three outputs; `(1.0, 0.0)`, and nothing
+        changed, where scores do not rise with IoU.
     """
-    answers = [_answer(trainer, *batch) for batch in batches]
-    scores = np.concatenate([answer.scores.ravel() for answer in answers])
-    ious = np.concatenate([answer.ious.ravel() for answer in answers])
+    trainer = SAMTrainer(sam, rounds=1)
+    pairs = [_scores_and_ious(trainer, *batch) for batch in batches]
+    scores, ious = (np.concatenate(part) for part in zip(*pairs, strict=True))
+    lines = [_rising_line(scores[:, i], ious[:, i]) for i in range(scores.shape[1])]
+    # The first output answers prompts that leave nothing open; nobody chooses among its scores.
+    slopes, offsets = np.array([(1.0, 0.0), *lines], np.float32).T
+    last = sam.mask_decoder.iou_prediction_head.layers[-1]
+    last.kernel.assign(last.kernel * slopes)
+    last.bias.assign(last.bias * slopes + offsets)
+    return lines
+
+
+def _scores_and_ious(
+    trainer: SAMTrainer, inputs: dict[str, Any], targets: dict[str, Any]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Answer clicks: predicted and true IoU of the three outputs, `(N, 3)` each."""
+    answer = trainer({key: ops.convert_to_tensor(value) for key, value in inputs.items()})
+    logits = answer["low_res_logits"][:, 1:]
+    flat = ops.reshape(logits, (*logits.shape[:2], -1))
+    masks = ops.convert_to_tensor(targets["masks"].reshape(len(flat), 1, -1))
+    means_one = targets["masks"].reshape(len(flat), -1).any(axis=1)
+    ious = ops.convert_to_numpy(mask_ious(flat, masks)[..., 0])
+    return ops.convert_to_numpy(answer["iou_predictions"])[means_one, 1:], ious[means_one]
+
+
+def _rising_line(scores: NDArray[np.float32], ious: NDArray[np.float32]) -> tuple[float, float]:
     if len(scores) < 2 or np.cov(scores, ious)[0, 1] <= 0.0:
         return 1.0, 0.0
-    slope, offset = (float(c) for c in np.polyfit(scores, ious, 1))
-    last = trainer.sam.mask_decoder.iou_prediction_head.layers[-1]
-    last.kernel.assign(last.kernel * slope)
-    last.bias.assign(last.bias * slope + offset)
-    return slope, offset
+    slope, offset = np.polyfit(scores, ious, 1)
+    return float(slope), float(offset)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +114,10 @@ class _Answer:
 
     Attributes:
         logits: float32 `(N, 3, S)`.
-        scores: Predicted IoU `(N, 3)`.
         ious: IoU of each output with the mask that it fits best `(N, 3)`.
     """
 
     logits: NDArray[np.float32]
-    scores: NDArray[np.float32]
     ious: NDArray[np.float32]
 
 
@@ -106,12 +126,10 @@ def _answer(trainer: SceneTrainer, inputs: dict[str, Any], targets: dict[str, An
     coverage, is_target = cut_targets(
         {key: ops.convert_to_tensor(value) for key, value in targets.items()}
     )
-    logits, scores = outputs["logits"][:, 1:], outputs["iou"][:, 1:]
+    logits = outputs["logits"][:, 1:]
     ious = mask_ious(logits, coverage) * ops.expand_dims(is_target, 1)
     means_one = ops.convert_to_numpy(ops.max(is_target, axis=-1)) > 0.0
-    return _Answer(
-        *(ops.convert_to_numpy(x)[means_one] for x in (logits, scores, ops.max(ious, axis=-1)))
-    )
+    return _Answer(*(ops.convert_to_numpy(x)[means_one] for x in (logits, ops.max(ious, axis=-1))))
 
 
 def _median_stability(logits: NDArray[np.float32], offset: float) -> float:

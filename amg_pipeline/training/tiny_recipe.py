@@ -21,12 +21,15 @@ import keras
 from amg_pipeline.sam.model import SAM
 from amg_pipeline.sam.presets import PRESETS
 from amg_pipeline.sam.weights import save_weights
-from amg_pipeline.training.batches import SceneBatches, Source
+from amg_pipeline.training.batches import Batch, SceneBatches, Source
 from amg_pipeline.training.calibration import calibrate_logits, calibrate_scores
+from amg_pipeline.training.labelled_views import LabelledViews
 from amg_pipeline.training.photo_scenes import render_photo_scenes
+from amg_pipeline.training.prompted_batches import PromptedBatches
 from amg_pipeline.training.scene_cache import SceneCache, render_scenes
-from amg_pipeline.training.scene_trainer import SceneTrainer
 from amg_pipeline.training.sources.coco import read_coco
+from amg_pipeline.training.sources.labelled_image import LabelledImage
+from amg_pipeline.training.sources.synthetic import read_synthetic
 from amg_pipeline.training.stages import Pace, Stage, start_stage, train_stage
 
 SEED = 0
@@ -87,6 +90,10 @@ class Extent:
 
 EXTENT = Extent()
 PACE = Pace()
+#: Clicks of a held-out image that scores are calibrated with, and the least share of it that a mask
+#: has which is clicked in.
+_CLICKS = 16
+_MIN_CLICKED_AREA = 0.005
 
 
 def train_tiny(
@@ -141,7 +148,13 @@ def train_tiny(
     calibration = _validation(
         held_out[-1:], stage, replace(extent, validation_steps=extent.calibration_steps)
     )
-    found = {**metrics, **_calibrate(trainer, calibration)}
+    marked = [photo for folder in held_out_photos for photo in read_coco(folder)]
+    clicks = _clicks(trainer.sam, marked or _held_out_images(extent))
+    found = {
+        **{name: float(value) for name, value in metrics.items()},
+        "logit_factor": calibrate_logits(trainer, _all(calibration)),
+        "score_lines": calibrate_scores(trainer.sam, _all(clicks)),
+    }
     return _save(trainer.sam, found, stages, work_dir)
 
 
@@ -192,12 +205,24 @@ def _validation(held_out: Sequence[Source], stage: Stage, extent: Extent) -> Sce
     return SceneBatches(held_out, views, steps=extent.validation_steps, seed=HELD_OUT_SEED)
 
 
-def _calibrate(trainer: SceneTrainer, held_out: SceneBatches) -> dict[str, float]:
-    """Sharpen logits and put scores on a line; give what was found."""
-    batches = [held_out[i] for i in range(len(held_out))]
-    factor = calibrate_logits(trainer, batches)
-    slope, offset = calibrate_scores(trainer, batches)
-    return {"logit_factor": factor, "score_slope": slope, "score_offset": offset}
+def _held_out_images(extent: Extent) -> Sequence[LabelledImage]:
+    return read_synthetic(extent.held_out, size=extent.scene_size, seed=HELD_OUT_SEED)
+
+
+def _clicks(sam: SAM, images: Sequence[LabelledImage]) -> PromptedBatches:
+    """Click in the masks that images have themselves; small ones say little of a whole image."""
+    return PromptedBatches(
+        LabelledViews(images, sam, augmentation=None),
+        batch_size=4,
+        prompts=_CLICKS,
+        box_share=0.0,
+        min_area=_MIN_CLICKED_AREA,
+        rounds=1,
+    )
+
+
+def _all(batches: SceneBatches | PromptedBatches) -> list[Batch]:
+    return [batches[i] for i in range(len(batches))]
 
 
 def _save(sam: SAM, found: dict[str, Any], stages: Sequence[Stage], work_dir: Path) -> Path:
@@ -207,7 +232,7 @@ def _save(sam: SAM, found: dict[str, Any], stages: Sequence[Stage], work_dir: Pa
     result = {
         "seed": SEED,
         "stages": [asdict(stage) for stage in stages],
-        **{name: float(value) for name, value in found.items()},
+        **found,
     }
     (work_dir / "result.json").write_text(json.dumps(result, indent=2) + "\n")
     return weights

@@ -82,7 +82,7 @@ LAYERS = (
 
 @pytest.mark.parametrize(
     ("layers", "expected"),
-    list(zip(LAYERS, (0.38, 0.88, 0.1, 0.25, 0.3, 0.4), strict=True)),
+    list(zip(LAYERS, (0.33, 0.88, 0.1, 0.25, 0.3, 0.4), strict=True)),
     ids=["model", "named", "file", "options", "override", "last-override"],
 )
 def test_the_nearer_value_wins(layers: dict[str, Any], expected: float) -> None:
