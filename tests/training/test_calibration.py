@@ -96,9 +96,11 @@ def outputs_of(trainer: SceneTrainer) -> tuple[Any, Any]:
     return answer["iou"][:, 1:], (answer["logits"][:, 1:].reshape(4, 3, -1) > 0).mean(axis=-1)
 
 
-def make_scores_rise(trainer: SceneTrainer, *, rise: tuple[bool, bool, bool]) -> None:
+def make_scores_rise(
+    trainer: SceneTrainer, *, rise: tuple[bool, bool, bool], prompts: int = 4
+) -> None:
     """Turn an output's scores around unless they rise, or fall, with its IoU already."""
-    scores, ious = outputs_of(trainer)
+    scores, ious = (part[:prompts] for part in outputs_of(trainer))
     last = trainer.sam.mask_decoder.iou_prediction_head.layers[-1]
     signs = np.ones(4, np.float32)
     for i in range(3):
@@ -133,19 +135,40 @@ def test_scores_that_fall_with_the_iou_stay_as_they_are(trainer: SceneTrainer) -
 
 
 def test_the_single_masks_score_stays(trainer: SceneTrainer) -> None:
+    make_scores_rise(trainer, rise=(True, True, True))
     inputs = {key: ops.convert_to_tensor(value) for key, value in batch()[0].items()}
     before = as_arrays(trainer(inputs))["iou"][:, 0]
-    calibrate_scores(trainer.sam, [clicks()])
+    assert (1.0, 0.0) not in calibrate_scores(trainer.sam, [clicks()])
     np.testing.assert_array_equal(as_arrays(trainer(inputs))["iou"][:, 0], before)
 
 
 def test_clicks_that_mean_nothing_do_not_count(trainer: SceneTrainer) -> None:
-    make_scores_rise(trainer, rise=(True, True, True))
-    last = trainer.sam.mask_decoder.iou_prediction_head.layers[-1]
-    weights = as_arrays(last.weights)
+    make_scores_rise(trainer, rise=(True, True, True), prompts=3)
+    scores, ious = (part[:3] for part in outputs_of(trainer))
     inputs, targets = clicks()
     targets["masks"][0, 3] = 0.0
-    some = calibrate_scores(trainer.sam, [(inputs, targets)])
-    last.set_weights(weights)
-    expected = calibrate_scores(trainer.sam, [clicks(prompts=3)])
-    np.testing.assert_allclose(some, expected, rtol=1e-3, atol=1e-4)
+    lines = calibrate_scores(trainer.sam, [(inputs, targets)])
+    for i, line in enumerate(lines):
+        np.testing.assert_allclose(line, np.polyfit(scores[:, i], ious[:, i], 1), rtol=5e-3)
+
+
+def test_each_click_is_compared_with_its_own_mask(trainer: SceneTrainer) -> None:
+    inputs, targets = clicks()
+    # The first so many rows.
+    masks = targets["masks"][0]
+    for number in range(4):
+        masks[number, 4 * (number + 1) :] = 0.0
+    found = logits_of(trainer)[:, 1:].reshape(4, 3, LOW_RES, LOW_RES) > 0
+    wanted = masks[:, None] > 0
+    ious = (found & wanted).sum(axis=(2, 3)) / (found | wanted).sum(axis=(2, 3))
+    scores, _ = outputs_of(trainer)
+    lines = calibrate_scores(trainer.sam, [(inputs, targets)])
+    compared = 0
+    for i, line in enumerate(lines):
+        slope, offset = np.polyfit(scores[:, i], ious[:, i], 1)
+        if slope > 0.0:
+            np.testing.assert_allclose(line, (slope, offset), rtol=5e-3)
+            compared += 1
+        else:
+            assert line == (1.0, 0.0)
+    assert compared
