@@ -186,7 +186,9 @@ class Storm:
         if driver.returncode == -signal.SIGKILL and deadly is not None:
             self.done["driver_write"] += 1
         is_lost = driver.returncode == 1 and self._lost_its_node(log_before)
-        if is_lost or driver.returncode in (-signal.SIGKILL, 143):
+        # A driver that is still importing has no handler for SIGTERM yet, and just ends.
+        killed = (-signal.SIGKILL, -signal.SIGTERM, 143)
+        if is_lost or driver.returncode in killed:
             return None
         return driver.returncode
 
