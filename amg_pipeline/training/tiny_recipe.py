@@ -27,7 +27,7 @@ from amg_pipeline.training.labelled_views import LabelledViews
 from amg_pipeline.training.photo_scenes import render_photo_scenes
 from amg_pipeline.training.prompted_batches import PromptedBatches
 from amg_pipeline.training.scene_cache import SceneCache, render_scenes
-from amg_pipeline.training.sources.coco import read_coco
+from amg_pipeline.training.sources.coco import CocoImage, read_coco
 from amg_pipeline.training.sources.labelled_image import LabelledImage
 from amg_pipeline.training.sources.synthetic import read_synthetic
 from amg_pipeline.training.stages import Pace, Stage, start_stage, train_stage
@@ -148,8 +148,10 @@ def train_tiny(
     calibration = _validation(
         held_out[-1:], stage, replace(extent, validation_steps=extent.calibration_steps)
     )
-    marked = [photo for folder in held_out_photos for photo in read_coco(folder)]
-    clicks = _clicks(trainer.sam, marked or _held_out_images(extent))
+    marked: Sequence[LabelledImage] = _read_photos(held_out_photos) or read_synthetic(
+        extent.held_out, size=extent.scene_size, seed=HELD_OUT_SEED
+    )
+    clicks = _clicks(trainer.sam, marked)
     found = {
         **{name: float(value) for name, value in metrics.items()},
         "logit_factor": calibrate_logits(trainer, _all(calibration)),
@@ -177,11 +179,10 @@ class _Renderer:
         """Render all folders' photographs as one cache; none if there are no folders."""
         if not folders:
             return []
-        found = [photo for folder in folders for photo in read_coco(folder)]
         return [
             render_photo_scenes(
                 self.work_dir / name,
-                found,
+                _read_photos(folders),
                 crops=self.extent.crops,
                 seed=seed,
                 size=self.extent.scene_size,
@@ -205,8 +206,8 @@ def _validation(held_out: Sequence[Source], stage: Stage, extent: Extent) -> Sce
     return SceneBatches(held_out, views, steps=extent.validation_steps, seed=HELD_OUT_SEED)
 
 
-def _held_out_images(extent: Extent) -> Sequence[LabelledImage]:
-    return read_synthetic(extent.held_out, size=extent.scene_size, seed=HELD_OUT_SEED)
+def _read_photos(folders: Sequence[Path]) -> list[CocoImage]:
+    return [photo for folder in folders for photo in read_coco(folder)]
 
 
 def _clicks(sam: SAM, images: Sequence[LabelledImage]) -> PromptedBatches:
