@@ -132,8 +132,8 @@ mon_data = {self.folder}/mon
 mon_initial_members = a
 mon_osd_full_ratio = 0.99
 # A monitor on a disk that is 95 % full ends at once and without a word; ours needs a few megabytes.
-mon_data_avail_crit = 0
-mon_data_avail_warn = 0
+mon_data_avail_crit = -1
+mon_data_avail_warn = -1
 [osd]
 osd_data = {self.folder}/osd
 osd_objectstore = memstore
