@@ -12,10 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-import keras
 from keras import ops
 
 if TYPE_CHECKING:
+    from amg_pipeline.sam.grid_parts import GridParts
     from amg_pipeline.sam.transformer import Attention, TwoWayAttentionBlock
 
 
@@ -45,17 +45,23 @@ class ImageSide(Protocol):
         """Give an image its form again: untouched, or after all blocks for all or some prompts."""
         ...
 
-    def map_projected(self, kernel: Any, function: Callable[[Any], Any], parts: int) -> Any:
+    def map_projected(
+        self,
+        kernel: Any,
+        function: Callable[[Any], Any],
+        parts: GridParts | None = None,
+        blank: Any = None,
+    ) -> Any:
         """Multiply every position with a matrix and do something with that.
 
         Args:
             kernel: Matrix `(C, N)`.
-            function: Is given the products `(P, S / parts, N)`; whatever it gives is stacked.
-            parts: Positions are taken in so many turns, so that caches hold what is between; must
-                divide their number.
+            function: Is given the products `(P, S', N)` of a part's positions.
+            parts: How the positions are cut; None for all of them at once.
+            blank: What a part that is not wanted gives.
 
         Returns:
-            `(parts, ...)`.
+            What the function gave of all positions, or of one part after another, stacked.
         """
         ...
 
@@ -96,26 +102,20 @@ class DenseImage:
         """See `ImageSide`."""
         return cls(**{**shared, **(added or {})})
 
-    def map_projected(self, kernel: Any, function: Callable[[Any], Any], parts: int) -> Any:
+    def map_projected(
+        self,
+        kernel: Any,
+        function: Callable[[Any], Any],
+        parts: GridParts | None = None,
+        blank: Any = None,
+    ) -> Any:
         """See `ImageSide`."""
         kernel = ops.cast(kernel, self.tokens.dtype)
-        tokens = cut_axis(self.tokens, parts, axis=1)
-        return map_parts(lambda some: function(ops.matmul(some, kernel)), tokens)
+        if parts is None:
+            return function(ops.matmul(self.tokens, kernel))
+        tokens = parts.cut(self.tokens, axis=1)
+        return parts.map(lambda some: function(ops.matmul(some, kernel)), tokens, blank)
 
     def features(self) -> Any:
         """See `ImageSide`."""
         return self.tokens
-
-
-def cut_axis(x: Any, parts: int, *, axis: int) -> Any:
-    """Cut an axis into parts, which become the first axis."""
-    before, after = ops.shape(x)[:axis], ops.shape(x)[axis + 1 :]
-    return ops.moveaxis(ops.reshape(x, (*before, parts, x.shape[axis] // parts, *after)), axis, 0)
-
-
-def map_parts(function: Callable[[Any], Any], pieces: Any) -> Any:
-    """Give `function` of one part after another, stacked."""
-    first = keras.tree.flatten(pieces)[0]
-    if first.shape[0] > 1:
-        return ops.map(function, pieces)
-    return ops.expand_dims(function(keras.tree.map_structure(lambda x: x[0], pieces)), 0)

@@ -20,11 +20,15 @@ from typing import TYPE_CHECKING, Any
 
 from keras import ops
 
-from amg_pipeline.sam.image_side import cut_axis, map_parts
 from amg_pipeline.sam.products import multiply_heads
 
 if TYPE_CHECKING:
+    from amg_pipeline.sam.grid_parts import GridParts
     from amg_pipeline.sam.transformer import Attention, TwoWayAttentionBlock
+
+
+#: Which axis of what `_sum` adds up is that of the positions.
+_POSITIONS = {"base": 1, "scale": 1, "weights": 2}
 
 
 def image_terms(
@@ -192,33 +196,37 @@ class LowRankImage:
         products = {name: ops.matmul(last[name], kernel) for name in ("base", "bias")}
         return [*self.terms[:-1], {**last, "products": products}]
 
-    def map_projected(self, kernel: Any, function: Callable[[Any], Any], parts: int) -> Any:
+    def map_projected(
+        self,
+        kernel: Any,
+        function: Callable[[Any], Any],
+        parts: GridParts | None = None,
+        blank: Any = None,
+    ) -> Any:
         """See `ImageSide`; of `prepared` terms it must be the kernel that they were made for."""
         if "products" in self.terms[0]:
             products = self.terms[0]["products"]
         else:
             products = self.prepared(kernel)[0]["products"]
-        return self._map_sums(products, ops.matmul(self.added["rows"], kernel), function, parts)
+        rows = ops.matmul(self.added["rows"], kernel)
+        pieces = self._pieces(products["base"])
+
+        def apply(some: dict[str, Any]) -> Any:
+            return function(_sum(some, rows, products["bias"]))
+
+        if parts is None:
+            return apply(pieces)
+        cut = {name: parts.cut(piece, axis=_POSITIONS[name]) for name, piece in pieces.items()}
+        return parts.map(apply, cut, blank)
 
     def features(self) -> Any:
         """See `ImageSide`."""
-        return self._map_sums(self.terms[0], self.added["rows"], lambda x: x, 1)[0]
+        terms = self.terms[0]
+        return _sum(self._pieces(terms["base"]), self.added["rows"], terms["bias"])
 
-    def _map_sums(
-        self, shared: dict[str, Any], rows: Any, function: Callable[[Any], Any], parts: int
-    ) -> Any:
-        """Add up base, rows and bias at every position, `(P, S / parts, N)`, for the function."""
-
-        def apply(some: dict[str, Any]) -> Any:
-            added = ops.matmul(ops.transpose(some["weights"], (0, 2, 1)), rows)
-            return function(some["base"] * some["scale"] + added + shared["bias"])
-
-        pieces = {
-            "base": cut_axis(shared["base"], parts, axis=1),
-            "scale": cut_axis(ops.transpose(self.scale, (0, 2, 1)), parts, axis=1),
-            "weights": cut_axis(self.added["weights"], parts, axis=2),
-        }
-        return map_parts(apply, pieces)
+    def _pieces(self, base: Any) -> dict[str, Any]:
+        scale = ops.transpose(self.scale, (0, 2, 1))
+        return {"base": base, "scale": scale, "weights": self.added["weights"]}
 
     def _dot(self, tokens: Any, columns: Any, position_columns: Any, kernel: Any) -> Any:
         """Multiply tokens `(P, h, T, d)` with the projected image: `(P, h, T, S)`."""
@@ -252,6 +260,12 @@ class LowRankImage:
             found = 2.0 * overlap * scale + ops.matmul(gram, weights)
             norms = norms + ops.sum(part.weights * found, axis=1, keepdims=True)
         return norms
+
+
+def _sum(pieces: dict[str, Any], rows: Any, bias: Any) -> Any:
+    """Add up base, rows and bias at every position, `(P, S, N)`."""
+    added = ops.matmul(ops.transpose(pieces["weights"], (0, 2, 1)), rows)
+    return pieces["base"] * pieces["scale"] + added + bias
 
 
 def _merge_rows(x: Any) -> Any:

@@ -15,6 +15,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from amg_pipeline.sam.grid_parts import GridParts
 from amg_pipeline.sam.image_side import ImageSide
 from amg_pipeline.sam.low_rank_image import LowRankImage
 from amg_pipeline.sam.mlp import MLP
@@ -136,7 +137,8 @@ class MaskDecoder(keras.layers.Layer):
         )
         chosen = self._chosen_masks(multimask_output)
         weights = self.mask_weights(tokens)[:, chosen]
-        logits = self.mask_logits(weights, image, *image_embeddings.shape[1:3])
+        grid = tuple(image_embeddings.shape[1:3])
+        logits = self.mask_logits(weights, image, GridParts(grid, grid))
         return logits, self.predict_iou(tokens)[:, chosen]
 
     def attend(
@@ -183,35 +185,34 @@ class MaskDecoder(keras.layers.Layer):
         mlps = self.output_hypernetworks_mlps[first:]
         return ops.stack([mlp(mask_tokens[:, i]) for i, mlp in enumerate(mlps)], axis=1)
 
-    def mask_logits(
-        self, weights: Any, image: ImageSide, height: int, width: int, *, parts: int = 1
-    ) -> Any:
-        """Make masks of an image of `height` x `width` positions.
+    def mask_logits(self, weights: Any, image: ImageSide, parts: GridParts) -> Any:
+        """Make masks.
 
         Args:
             weights: As `mask_weights` gives them, some or all, `(P, K, C / 8)`.
             image: The image as the prompts left it.
-            height: Rows of the embedding grid.
-            width: Its columns.
-            parts: Positions are upscaled in so many turns; must divide their number.
+            parts: How its grid is cut to be upscaled; logits of parts that are not wanted are 0.
 
         Returns:
             float32 logits `(P, K, 4 H, 4 W)`.
         """
         finish = self._upscaling()
         of_pixels = ops.transpose(weights, (0, 2, 1))
+        (rows, columns), (prompts, masks, _) = parts.part, ops.shape(weights)
 
         def apply(projected: Any) -> Any:
             pixels = ops.cast(finish(projected), "float32")
             features = ops.reshape(pixels, (-1, pixels.shape[1] * 16, pixels.shape[-1]))
-            return ops.matmul(features, of_pixels)
+            # Nothing is moved before it is so few numbers: blocks in blocks.
+            blocks = ops.reshape(
+                ops.matmul(features, of_pixels), (-1, rows, columns, 2, 2, 2, 2, masks)
+            )
+            rows_first = ops.transpose(blocks, (0, 7, 1, 3, 5, 2, 4, 6))
+            return ops.reshape(rows_first, (-1, masks, 4 * rows, 4 * columns))
 
-        logits = image.map_projected(self._centred_blocks()[0], apply, parts)
-        # Nothing was moved before these few numbers: parts, positions, and blocks in blocks.
-        masks = ops.shape(weights)[1]
-        blocks = ops.reshape(ops.moveaxis(logits, 0, 1), (-1, height, width, 2, 2, 2, 2, masks))
-        rows_first = ops.transpose(blocks, (0, 7, 1, 3, 5, 2, 4, 6))
-        return ops.reshape(rows_first, (-1, masks, 4 * height, 4 * width))
+        blank = ops.zeros((prompts, masks, 4 * rows, 4 * columns))
+        kernel = self._centred_blocks()[0]
+        return parts.join(image.map_projected(kernel, apply, parts, blank))
 
     def upscale(self, image: ImageSide) -> Any:
         """Upscale each position to its 4 x 4 pixels.
@@ -223,7 +224,7 @@ class MaskDecoder(keras.layers.Layer):
             `(P, S, 16, C / 8)`: the pixels of each position, those of the first convolution
             (row, column) outside those of the second.
         """
-        return image.map_projected(self._centred_blocks()[0], self._upscaling(), 1)[0]
+        return image.map_projected(self._centred_blocks()[0], self._upscaling())
 
     def _upscaling(self) -> Callable[[Any], Any]:
         """Give the function that upscales what the first convolution's centred kernel gave.

@@ -43,7 +43,8 @@ class _Axis:
 
     Attributes:
         size: Pixels.
-        starts: First low-res sample that each tile uses, a multiple of `_BLOCK`, `(tiles,)`.
+        starts: First low-res sample of each tile's span, a multiple of `_BLOCK`, `(tiles,)`.
+        stops: End of the samples that it uses of its span, likewise.
         weights: On the device, float32 `(tiles or more, E, b)`; zero beyond the image. The vertical
             ones are in the order of `_bits_first`.
         is_pixel: Whether an index along the edge is a pixel of the image, bool `(tiles, E)`.
@@ -51,6 +52,7 @@ class _Axis:
 
     size: int
     starts: NDArray[np.int32]
+    stops: NDArray[np.int32]
     weights: Any
     is_pixel: NDArray[np.bool_]
 
@@ -78,6 +80,18 @@ class Rasterizer:
         self._find_extremes = compile_function(block_extremes, [], fuse=True)
         self._make_tiles = compile_function(make_tiles, [], fuse=True)
 
+    def samples_used(
+        self, *, image_hw: tuple[int, int], input_hw: tuple[int, int]
+    ) -> tuple[int, int]:
+        """Tell how many rows and columns of the logits an image's masks are made of.
+
+        Args:
+            image_hw: Size of the masks in pixels.
+            input_hw: Size of the image in the model frame, without padding.
+        """
+        vertical, horizontal = _axes(self._low_res_size, self._img_size, input_hw, image_hw)
+        return int(vertical.stops.max()), int(horizontal.stops.max())
+
     def measure(
         self,
         logits: Any,
@@ -90,7 +104,8 @@ class Rasterizer:
         """Make and measure some of the masks.
 
         Args:
-            logits: float32 `(M', h, w)` on the device.
+            logits: float32 `(M', h, w)` on the device; what `samples_used` leaves out may be any
+                finite number.
             chosen: Which of them, `(M,)`.
             image_hw: Size of the masks in pixels.
             input_hw: Size of the image in the model frame, without padding.
@@ -308,6 +323,7 @@ def _make_axis(matrix: NDArray[np.float32], weights: NDArray[np.float32], room: 
     return _Axis(
         size=len(matrix),
         starts=np.array(_starts(matrix, span), np.int32),
+        stops=np.array([_used(tile)[1] for tile in _tiles_of(matrix)], np.int32),
         weights=ops.convert_to_tensor(padded),
         is_pixel=np.arange(tiles * _EDGE).reshape(tiles, _EDGE) < len(matrix),
     )
@@ -320,10 +336,9 @@ def _tile_extremes(
 ) -> NDArray[np.float32]:
     """Reduce blocks `(M, h / 4, w / 4)` to the tiles that they touch, `(M, rows, columns)`."""
     for axis, cut in zip((1, 2), axes, strict=True):
-        span = cut.weights.shape[2] // _BLOCK
-        first = cut.starts // _BLOCK
+        spans = zip(cut.starts // _BLOCK, cut.stops // _BLOCK, strict=True)
         blocks = np.stack(
-            [extreme(np.take(blocks, range(f, f + span), axis=axis), axis=axis) for f in first],
+            [extreme(np.take(blocks, range(*span), axis=axis), axis=axis) for span in spans],
             axis=axis,
         )
     return blocks

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ from amg_pipeline.sam.backend import (
     is_compiled_by_xla,
     threads_for_calls,
 )
+from amg_pipeline.sam.grid_parts import GridParts
 from amg_pipeline.sam.image_side import DenseImage
 from amg_pipeline.sam.low_rank_image import LowRankImage
 from amg_pipeline.sam.prompt_encoder import LABEL_FOREGROUND, LABEL_NOT_A_POINT
@@ -40,9 +41,9 @@ if TYPE_CHECKING:
 _PROMPTS_UPSCALED_IN_TURNS, _PROMPTS_UPSCALED = 4, 16
 #: Prompts whose attention a processor's caches hold; an accelerator takes all at once.
 _PROMPTS_ATTENDED = 4
-#: Parts of the image that are upscaled one after another, for the same reason; and so small that
-#: XLA shares none of their products among threads, which have calls of their own.
-_PARTS, _PARTS_OF_XLA = 32, 128
+#: Rows and columns of the positions that are upscaled at a time, for the same reason; and so few
+#: that XLA shares none of their products among threads, which have calls of their own.
+_PART, _PART_OF_XLA = (8, 16), (4, 8)
 #: Prompts that a thread of a processor attends for at the most. The same whatever the number of
 #: threads, since another graph rounds differently.
 _PROMPTS_OF_A_CALL = 32
@@ -113,9 +114,7 @@ class SamSegmenter:
         on_processor = not has_accelerator()
         self._in_turns = in_turns = is_low_rank and on_processor
         self._prompts_upscaled = _PROMPTS_UPSCALED_IN_TURNS if in_turns else _PROMPTS_UPSCALED
-        positions = math.prod(sam.image_encoder.grid_size)
-        parts = _PARTS_OF_XLA if is_compiled_by_xla() else _PARTS
-        self._parts = math.gcd(parts, positions) if in_turns else 1
+        self._parts = _parts_of(sam.image_encoder.grid_size, in_turns=in_turns)
         calls = math.ceil(points_per_batch / _PROMPTS_OF_A_CALL) if on_processor else 1
         of_a_call = math.ceil(points_per_batch / calls)
         self._prompts_at_once = min(_PROMPTS_ATTENDED, of_a_call) if in_turns else of_a_call
@@ -186,11 +185,12 @@ class SamSegmenter:
         """Make and measure chosen masks of a scored batch at the crop's full resolution."""
         embedding, size = scored.embedding, self._prompts_of_a_call
         num_outputs = self._sam.mask_decoder.num_multimask_outputs
+        wanted = self._parts.within(*self._positions_within(embedding))
 
         def measure_some(turn: tuple[Any, NDArray[np.intp]]) -> tuple[MaskBatch, NDArray[np.intp]]:
             state, some = turn
             padded = np.pad(some % size, (0, self._prompts_upscaled - len(some)), mode="edge")
-            logits = self._make_logits(embedding.shared, state, padded.astype(np.int32))
+            logits = self._make_logits(embedding.shared, state, padded.astype(np.int32), wanted)
             places = np.flatnonzero(np.isin(prompt_indices, some))
             part = self._rasterizer.measure(
                 logits,
@@ -208,6 +208,17 @@ class SamSegmenter:
             for some in _cut(prompts[prompts // size == call], self._prompts_upscaled)
         ]
         return _joined(len(prompt_indices), self._threads.map(measure_some, turns))
+
+    def _positions_within(self, embedding: SamEmbedding) -> tuple[int, int]:
+        """Tell how many rows and columns of the grid the masks of a crop are made of."""
+        samples = self._rasterizer.samples_used(
+            image_hw=embedding.crop_hw, input_hw=embedding.input_hw
+        )
+        sizes = zip(
+            samples, self._sam.prompt_encoder.mask_input_size, self._parts.grid, strict=True
+        )
+        rows, columns = (-(-used * grid // low_res) for used, low_res, grid in sizes)
+        return rows, columns
 
     def _fill_model_frame(
         self, frame: NDArray[np.float32], crop: NDArray[np.uint8]
@@ -267,17 +278,18 @@ class SamSegmenter:
         state = {"tokens": tokens, "queries": queries, "image": image.added}
         return state, decoder.predict_iou(iou_token)
 
-    def _make_low_res_logits(self, shared: Any, state: Any, prompts: Any) -> Any:
+    def _make_low_res_logits(self, shared: Any, state: Any, prompts: Any, wanted: Any) -> Any:
         """Make all masks of a few prompts, float32 `(3 P, h, w)`, a prompt's one after another."""
+        parts = replace(self._parts, wanted=wanted)
         chosen = keras.tree.map_structure(lambda part: ops.take(part, prompts, axis=0), state)
         added, weights = chosen["image"], self._weights_of(shared, chosen)
         if self._in_turns:
             turns = keras.tree.map_structure(
                 lambda part: ops.expand_dims(part, 1), (added, weights)
             )
-            logits = ops.map(lambda prompt: self._logits_of(shared, *prompt), turns)
+            logits = ops.map(lambda one: self._logits_of(shared, one[0], one[1], parts), turns)
         else:
-            logits = self._logits_of(shared, added, weights)
+            logits = self._logits_of(shared, added, weights, parts)
         return ops.reshape(logits, (-1, *logits.shape[-2:]))
 
     def _weights_of(self, shared: Any, state: dict[str, Any]) -> Any:
@@ -291,13 +303,18 @@ class SamSegmenter:
         )
         return decoder.weights_of_masks(tokens, first=1)
 
-    def _logits_of(self, shared: Any, added: Any, weights: Any) -> Any:
+    def _logits_of(self, shared: Any, added: Any, weights: Any, parts: GridParts) -> Any:
         return self._sam.mask_decoder.mask_logits(
-            weights,
-            self._form.restored(shared, added),
-            *self._sam.image_encoder.grid_size,
-            parts=self._parts,
+            weights, self._form.restored(shared, added), parts
         )
+
+
+def _parts_of(grid: tuple[int, int], *, in_turns: bool) -> GridParts:
+    if not in_turns:
+        return GridParts(grid, grid)
+    most = _PART_OF_XLA if is_compiled_by_xla() else _PART
+    rows, columns = map(math.gcd, most, grid)
+    return GridParts(grid, (rows, columns))
 
 
 def _cut(indices: NDArray[np.intp], size: int) -> list[NDArray[np.intp]]:

@@ -10,6 +10,7 @@ import tensorflow as tf
 from keras import ops
 from numpy.typing import NDArray
 
+from amg_pipeline.sam.grid_parts import GridParts
 from amg_pipeline.sam.image_side import DenseImage, ImageSide
 from amg_pipeline.sam.low_rank_image import LowRankImage
 from amg_pipeline.sam.transformer import TwoWayTransformer
@@ -48,11 +49,16 @@ def both(
     return dense, transformer.run_blocks(low_rank, tokens), tokens
 
 
-def projected(image: ImageSide, kernel: Any, parts: int) -> NDArray[Any]:
-    """Put the parts of an image's product together again, `(P, S, N)`."""
-    mapped = as_arrays(image.map_projected(kernel, lambda x: x, parts))
-    assert len(mapped) == parts
-    return np.concatenate(mapped, axis=1)
+def projected(image: ImageSide, kernel: Any, part: tuple[int, int] | None = None) -> NDArray[Any]:
+    """Give an image's product, `(P, S, N)`, put together again if it was made of parts."""
+    if part is None:
+        return np.asarray(as_arrays(image.map_projected(kernel, lambda x: x)))
+    parts = GridParts((5, 6), part)
+    mapped = image.map_projected(
+        kernel, lambda x: ops.moveaxis(ops.reshape(x, (PROMPTS, *part, -1)), -1, 1), parts
+    )
+    joined = as_arrays(parts.join(mapped))
+    return np.moveaxis(joined.reshape(*joined.shape[:2], 30), 1, 2)
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3])
@@ -66,7 +72,7 @@ def test_both_forms_give_the_same_tokens_and_image(depth: int, images: int) -> N
     )
     kernel = ops.convert_to_tensor(normal(CHANNELS, 12))
     np.testing.assert_allclose(
-        projected(low_rank, kernel, 3), projected(dense, kernel, 1), atol=5e-4
+        projected(low_rank, kernel, (5, 2)), projected(dense, kernel), atol=5e-4
     )
     finished = [
         as_arrays(transformer.look_once_more(side, queries, tokens)) for side in (dense, low_rank)
@@ -99,7 +105,7 @@ def test_terms_may_hold_the_product_with_one_kernel() -> None:
     _, (_, image), _ = both(transformer)
     prepared = LowRankImage(image.prepared(kernel), image.scale, image.additions)
     np.testing.assert_allclose(
-        projected(prepared, kernel, 5), projected(image, kernel, 1), atol=1e-5
+        projected(prepared, kernel, (1, 6)), projected(image, kernel), atol=1e-5
     )
     np.testing.assert_allclose(
         as_arrays(prepared.features()), as_arrays(image.features()), atol=1e-5

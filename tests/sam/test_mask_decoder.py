@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -10,6 +11,7 @@ from keras import ops
 from numpy.typing import NDArray
 from scipy.special import erf
 
+from amg_pipeline.sam.grid_parts import GridParts
 from amg_pipeline.sam.image_side import DenseImage
 from amg_pipeline.sam.mask_decoder import MaskDecoder
 from amg_pipeline.sam.transformer import TwoWayTransformer
@@ -157,13 +159,30 @@ def test_upscale_equals_the_plain_formula(decoder: MaskDecoder) -> None:
         np.testing.assert_allclose(upscaled[i], x, atol=1e-4)
 
 
-@pytest.mark.parametrize("parts", [1, 2, GRID * GRID])
-def test_mask_logits_are_products_of_weights_and_features(decoder: MaskDecoder, parts: int) -> None:
+@pytest.mark.parametrize("part", [(GRID, GRID), (2, 1), (1, 1)])
+def test_mask_logits_are_products_of_weights_and_features(
+    decoder: MaskDecoder, part: tuple[int, int]
+) -> None:
     weights = normal(PROMPTS, 4, CHANNELS // 8)
     image = DenseImage(ops.convert_to_tensor(normal(PROMPTS, GRID * GRID, CHANNELS)), None)
-    logits = as_arrays(decoder.mask_logits(weights, image, GRID, GRID, parts=parts))
+    logits = as_arrays(decoder.mask_logits(weights, image, GridParts((GRID, GRID), part)))
     features = joined(as_arrays(decoder.upscale(image)))
     np.testing.assert_allclose(logits, np.einsum("pkc,phwc->pkhw", weights, features), atol=1e-4)
+
+
+def test_logits_of_parts_that_nobody_wants_are_not_made(decoder: MaskDecoder) -> None:
+    weights = normal(PROMPTS, 4, CHANNELS // 8)
+    tokens = normal(PROMPTS, GRID * GRID, CHANNELS)
+    unwanted = np.arange(GRID * GRID) % GRID >= 2
+    tokens[:, unwanted] = np.nan
+    image = DenseImage(ops.convert_to_tensor(tokens), None)
+    parts = GridParts((GRID, GRID), (1, 1))
+    wanted = replace(parts, wanted=parts.within(GRID, 2))
+    logits = as_arrays(decoder.mask_logits(weights, image, wanted))
+    whole = as_arrays(decoder.mask_logits(weights, image, parts))
+    np.testing.assert_array_equal(logits[..., :8], whole[..., :8])
+    assert np.isfinite(logits[..., :8]).all()
+    assert not logits[..., 8:].any()
 
 
 def test_decoder_keeps_its_heads_in_float32_under_a_half_precision_policy() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from keras import ops
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -83,6 +85,40 @@ def assert_equal(batch: MaskBatch, logits: NDArray[np.float64]) -> None:
 def test_tiles_make_up_the_plain_evaluation(image_hw: tuple[int, int]) -> None:
     batch, logits = measure(smooth_logits(), image_hw)
     assert_equal(batch, logits)
+
+
+@settings(deadline=None, max_examples=20)
+@given(height=st.integers(1, 300), width=st.integers(1, 300), seed=st.integers(0, 9))
+def test_what_is_not_used_of_the_logits_changes_nothing(height: int, width: int, seed: int) -> None:
+    logits = smooth_logits(seed=seed)
+    scale = IMG_SIZE / max(height, width)
+    input_hw = max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
+    rows, columns = Rasterizer((LOW_RES, LOW_RES), IMG_SIZE, mask_threshold=0.0).samples_used(
+        image_hw=(height, width), input_hw=input_hw
+    )
+    assert rows <= input_hw[0] / 2 + 5
+    assert columns <= input_hw[1] / 2 + 5
+    others = logits.copy()
+    others[:, rows:] = 0.0
+    others[:, :, columns:] = 0.0
+    before, after = (measure(some, (height, width))[0] for some in (logits, others))
+    for name in ("packed", "stable_pixels", "possible_pixels", "boxes_xyxy"):
+        np.testing.assert_array_equal(getattr(after, name), getattr(before, name))
+
+
+def test_a_tile_is_known_whatever_lies_beside_the_image() -> None:
+    logits = np.full((1, LOW_RES, LOW_RES), 5.0, np.float32)
+    logits[:, 40:] = -5.0
+    runner = Rasterizer((LOW_RES, LOW_RES), IMG_SIZE, mask_threshold=0.0)
+    runner._make_tiles = None  # type: ignore[assignment]
+    batch = runner.measure(
+        ops.convert_to_tensor(logits),
+        np.arange(1),
+        image_hw=(78, 128),
+        input_hw=(78, 128),
+        stability_score_offset=1.0,
+    )
+    assert batch.stable_pixels[0] == 78 * 128
 
 
 def test_more_tiles_with_borders_than_one_call_takes() -> None:

@@ -15,6 +15,7 @@ from keras import ops
 from numpy.typing import NDArray
 
 from amg_pipeline.sam import SAM
+from amg_pipeline.sam.grid_parts import GridParts
 from amg_pipeline.sam.image_side import DenseImage
 from benchmarks.our_model import TOLERANCE, run_ours
 from benchmarks.prompt_cases import prompt_cases
@@ -116,7 +117,8 @@ def test_two_way_transformer_gives_what_the_references_gives_of_the_same_input(s
 def test_decoder_heads_give_what_the_references_give_of_the_same_input(seeded_sam, goldens):
     decoder, grid = seeded_sam.mask_decoder, (SMALL.grid_size, SMALL.grid_size)
     image = DenseImage(ops.convert_to_tensor(goldens["features"]), None)
-    logits = decoder.mask_logits(decoder.mask_weights(goldens["tokens"]), image, *grid)
+    weights = decoder.mask_weights(goldens["tokens"])
+    logits = decoder.mask_logits(weights, image, GridParts(grid, grid))
     assert_near(logits[:, 1:], goldens[f"{STEPS_CASE}|low_res_logits"])
     assert_near(
         decoder.predict_iou(goldens["tokens"])[:, 1:], goldens[f"{STEPS_CASE}|iou_predictions"]

@@ -117,6 +117,26 @@ def test_measure_equals_a_dense_evaluation(
     assert_measures(batch, dense_logits(sam, image))
 
 
+@pytest.mark.parametrize("size", [(33, 90), (90, 33)])
+def test_the_frames_padding_is_never_upscaled(
+    size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(segmenter, "_PART_OF_XLA", (1, 2))
+    sam = make_sam(decoder_heads=1)
+    runner = SamSegmenter(sam, points_per_batch=6)
+    made = []
+    make_logits = runner._make_logits
+    runner._make_logits = lambda *inputs: made.append(make_logits(*inputs)) or made[-1]
+    image = random_image(*size)[0]
+    scores = scored(runner, image)
+    batch = runner.measure(scores, PROMPT_INDICES, MASK_INDICES, stability_score_offset=OFFSET)
+    assert_measures(batch, dense_logits(sam, image))
+    for logits in as_arrays(made):
+        padding = logits[:, 16:] if size[0] < size[1] else logits[:, :, 16:]
+        assert padding.size
+        assert not padding.any()
+
+
 def test_calls_and_threads_change_nothing(sam: SAM, monkeypatch: pytest.MonkeyPatch) -> None:
     """Five prompts in calls of four at the most, in one thread and in several."""
     monkeypatch.setattr(segmenter, "_PROMPTS_OF_A_CALL", 4)
