@@ -13,7 +13,8 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from types import TracebackType
 from typing import Any, Self
 
@@ -32,12 +33,14 @@ class Product:
         times: How often one call of the graph does it.
         flops: Floating-point operations of one; a multiplication and an addition are two.
         operand_bytes: Size of what one reads and writes.
+        is_optional: Whether it is in a branch, whose other side has none.
     """
 
     kind: str
     times: int
     flops: int
     operand_bytes: int
+    is_optional: bool = False
 
 
 def products_of(graph: Any, *, times: int = 1) -> Iterator[Product]:
@@ -48,8 +51,8 @@ def products_of(graph: Any, *, times: int = 1) -> Iterator[Product]:
         times: How often it is run.
 
     Raises:
-        ValueError: If a shape or the turns of a loop are not known, or there is a branch: then
-            there is no one number.
+        ValueError: If a shape or the turns of a loop are not known, or both sides of a branch have
+            products: then there is no one number.
     """
     for operation in _needed(graph):
         kind = operation.type
@@ -58,12 +61,7 @@ def products_of(graph: Any, *, times: int = 1) -> Iterator[Product]:
         elif kind in _LOOPS:
             yield from _products_of_loop(operation, times)
         elif kind in _BRANCHES:
-            if any(
-                any(products_of(_function(operation, name)))
-                for name in ("then_branch", "else_branch")
-                if name in operation.node_def.attr
-            ):
-                raise ValueError(f"{operation.name} has products in a branch")
+            yield from _products_of_branch(operation, times)
         elif kind in _FLOPS:
             tensors = [*operation.inputs, *operation.outputs]
             size = sum(_elements(tensor) * tensor.dtype.size for tensor in tensors)
@@ -94,9 +92,19 @@ def _products_of_loop(operation: Any, times: int) -> Iterator[Product]:
     if turns is None or turns < 0:
         raise ValueError(f"{operation.name} has an unknown number of turns")
     for product in body:
-        yield Product(
-            product.kind, times * int(turns) * product.times, product.flops, product.operand_bytes
-        )
+        yield replace(product, times=times * int(turns) * product.times)
+
+
+def _products_of_branch(operation: Any, times: int) -> Iterator[Product]:
+    sides = [
+        list(products_of(_function(operation, name), times=times))
+        for name in ("then_branch", "else_branch")
+        if name in operation.node_def.attr
+    ]
+    if all(sides):
+        raise ValueError(f"{operation.name} has products on all sides")
+    for product in chain(*sides):
+        yield replace(product, is_optional=True)
 
 
 def _function(operation: Any, attribute: str) -> Any:
@@ -192,7 +200,10 @@ class Compiled:
             return self._compiled(*arguments)
         traced, products = self.trace(*arguments)
         calls.functions[self.name] += 1
-        calls.flops[self.name] += sum(product.times * product.flops for product in products)
+        done = _share_done(arguments) if any(one.is_optional for one in products) else 1.0
+        calls.flops[self.name] += round(
+            sum(one.times * one.flops * (done if one.is_optional else 1.0) for one in products)
+        )
         return self._compiled(*arguments) if self._recorder.compiles else traced(*arguments)
 
     def trace(self, *arguments: Any) -> tuple[Any, list[Product]]:
@@ -264,6 +275,16 @@ class WorkRecorder:
         finally:
             ops.convert_to_numpy = bring
             self.calls = None
+
+
+def _share_done(arguments: tuple[Any, ...]) -> float:
+    """Tell how many of the optional products are done: those that a bool array asks for."""
+    import numpy as np
+
+    asked = [one for one in arguments if isinstance(one, np.ndarray) and one.dtype == bool]
+    if len(asked) != 1:
+        raise ValueError(f"Expected one bool array that chooses branches. Received: {len(asked)}")
+    return float(asked[0].mean())
 
 
 def _is_tracing() -> bool:

@@ -62,6 +62,33 @@ def test_a_loop_without_a_known_end_is_refused() -> None:
         _flops(until, (4, 4))
 
 
+def _square_if(wanted: Any, x: Any) -> Any:
+    return ops.map(
+        lambda one: ops.cond(one[0], lambda: one[1] @ one[1], lambda: ops.zeros((4, 4))),
+        (wanted, x),
+    )
+
+
+def test_a_branch_counts_as_often_as_it_is_asked_for() -> None:
+    recorder = WorkRecorder()
+    with recorder:
+        compiled = tf.function(_square_if, autograph=False)
+    x = np.zeros((8, 4, 4), np.float32)
+    with recorder.counting() as calls:
+        compiled(np.arange(8) < 3, x)
+    assert calls.to_json()["flops"] == 3 * 2 * 4**3
+    with recorder.counting(), pytest.raises(ValueError, match="one bool array"):
+        compiled(tf.range(8) < 3, x)
+
+
+def test_products_on_both_sides_of_a_branch_are_refused() -> None:
+    def either(x: Any) -> Any:
+        return ops.cond(tf.reduce_sum(x) > 0.0, lambda: x @ x, lambda: x @ x @ x)
+
+    with pytest.raises(ValueError, match="all sides"):
+        _flops(either, (4, 4))
+
+
 def test_products_of_unknown_size_are_refused() -> None:
     spec = tf.TensorSpec((None, 4), tf.float32)
     graph = tf.function(lambda x: x @ tf.ones((4, 4))).get_concrete_function(spec).graph
