@@ -1,15 +1,19 @@
 """An image that many prompts share, kept as a product of few rows for each of them.
 
-What a block adds to a prompt's image is attention `(S, h T)` times a few rows `(h T, C)`, and the
-layer norm after it scales each position. So a prompt's image is always
+What a block adds to a prompt's image is attention `(S, R)` times a few rows `(R, C)`, and the layer
+norm after it scales each position. So a prompt's image is always
 
     scale * base + sum of (attention * rows) + bias
 
 with a base that no prompt changes. Each product of it with a matrix is a product of the base, made
 once an image, and products of the few rows. Nothing of size `(P, S, C)` is ever made.
 
+In every head, a position's attention to the tokens sums to one. So the first token needs no weight:
+what it gives goes to all positions alike, in one row for all heads, and the rows of the others are
+how they differ from it.
+
 Shapes: `B` images (1, or `P`), `P` prompts, `T` tokens of a prompt, `S` image positions, `C`
-channels, `h` heads, `d` channels of a head, `R = h T` rows.
+channels, `h` heads, `d` channels of a head, `R = h (T - 1) + 1` rows of a block.
 """
 
 from __future__ import annotations
@@ -56,8 +60,7 @@ def image_terms(
         own = ops.matmul(base, writing.q_proj.kernel)
         entry["queries"] = writing.columns(own + queries if is_first else own)
         entry["query_positions"] = writing.columns(queries)
-        # A position's weights sum to one in every head: what all positions get rides on the rows.
-        offset = (writing.out_proj.bias + bias[0, 0]) / writing.num_heads
+        offset = writing.out_proj.bias + bias[0, 0]
         kernels = [
             (_centred(k), _centred(o)) for k, o in [*kernels, (writing.row_kernel(), offset)]
         ]
@@ -148,11 +151,16 @@ class LowRankImage:
         """See `ImageSide`."""
         terms, attention = self.terms[0], block.cross_attn_image_to_token
         key = attention.scaled_keys(keys)
+        # Less the first token's, whose logit is then zero.
+        key = key[:, :, 1:] - key[:, :, :1]
         logits = self._dot(key, terms["queries"], terms["query_positions"], attention.q_proj.kernel)
-        exponents = ops.exp(logits - ops.max(logits, axis=2, keepdims=True))
-        weights = _merge_rows(exponents / ops.sum(exponents, axis=2, keepdims=True))
+        highest = ops.maximum(ops.max(logits, axis=2, keepdims=True), 0.0)
+        exponents = ops.exp(logits - highest)
+        total = ops.sum(exponents, axis=2, keepdims=True) + ops.exp(-highest)
+        weights = _merge_rows(exponents / total)
+        weights = ops.concatenate([weights, ops.ones_like(weights[:, :1])], axis=1)
         value = attention.separate_heads(attention.v_proj(values))
-        rows = _merge_rows(multiply_heads(value, attention.row_kernel())) + terms["offset"]
+        rows = _rows(value, attention.row_kernel(), terms["offset"])
         parts = [
             Addition(part.weights, _centred(part.rows), part.values)
             for part in (*self.additions, Addition(weights, rows, value))
@@ -252,7 +260,7 @@ class LowRankImage:
         for place, (part, (columns, offset)) in enumerate(
             zip(parts, terms["overlaps"], strict=True)
         ):
-            overlap = _merge_rows(multiply_heads(part.values, columns)) + offset
+            overlap = _rows(part.values, columns, offset)
             # Products of two different things count twice, those with parts before are in here.
             rows = [2.0 * before.rows for before in parts[:place]] + [part.rows]
             gram = ops.matmul(part.rows, ops.transpose(ops.concatenate(rows, axis=1), (0, 2, 1)))
@@ -262,6 +270,18 @@ class LowRankImage:
         return norms
 
 
+def _rows(values: Any, kernel: Any, offset: Any) -> Any:
+    """Turn token values `(P, h, T, d)` into rows by `(h, d, N)` and what all positions get, `(N,)`.
+
+    Returns:
+        `(P, R, N)`: how the other tokens differ from the first, by head, and what all get.
+    """
+    first = values[:, :, :1]
+    others = _merge_rows(multiply_heads(values[:, :, 1:] - first, kernel))
+    common = ops.sum(multiply_heads(first, kernel), axis=1) + offset
+    return ops.concatenate([others, common], axis=1)
+
+
 def _sum(pieces: dict[str, Any], rows: Any, bias: Any) -> Any:
     """Add up base, rows and bias at every position, `(P, S, N)`."""
     added = ops.matmul(ops.transpose(pieces["weights"], (0, 2, 1)), rows)
@@ -269,13 +289,13 @@ def _sum(pieces: dict[str, Any], rows: Any, bias: Any) -> Any:
 
 
 def _merge_rows(x: Any) -> Any:
-    """Turn `(P, h, T, N)` into `(P, R, N)`."""
+    """Put the tokens of all heads one after another, `(P, h, T, N)` to `(P, h T, N)`."""
     prompts, heads, tokens, width = ops.shape(x)
     return ops.reshape(x, (prompts, heads * tokens, width))
 
 
 def _weigh(weights: Any, others: Any) -> Any:
-    """Multiply `(P, R, S)` with `(P, R', S)` over the positions: `(P, R, R')`.
+    """Multiply `(P, M, S)` with `(P, R, S)` over the positions: `(P, M, R)`.
 
     Transposed, because XLA rearranges the second, which is the larger one, twice as fast when it
     comes first.
@@ -285,7 +305,7 @@ def _weigh(weights: Any, others: Any) -> Any:
 
 
 def _fold(tokens: Any, kernel: Any) -> Any:
-    """Take tokens `(P, h, T, d)` back through a projection `(C, h d)`: `(P, R, C)`."""
+    """Take tokens `(P, h, T, d)` back through a projection `(C, h d)`: `(P, h T, C)`."""
     channels, (_, heads, _, width) = kernel.shape[0], tokens.shape
     by_head = ops.transpose(ops.reshape(kernel, (channels, heads, width)), (1, 2, 0))
     return _merge_rows(multiply_heads(tokens, by_head))
