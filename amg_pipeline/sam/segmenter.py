@@ -112,7 +112,7 @@ class SamSegmenter:
         is_low_rank = decoder.transformer.is_low_rank(self._num_tokens)
         self._form = LowRankImage if is_low_rank else DenseImage
         on_processor = not has_accelerator()
-        self._in_turns = in_turns = is_low_rank and on_processor
+        in_turns = is_low_rank and on_processor
         self._prompts_upscaled = _PROMPTS_UPSCALED_IN_TURNS if in_turns else _PROMPTS_UPSCALED
         self._parts = _parts_of(sam.image_encoder.grid_size, in_turns=in_turns)
         calls = math.ceil(points_per_batch / _PROMPTS_OF_A_CALL) if on_processor else 1
@@ -127,7 +127,7 @@ class SamSegmenter:
         self._attend = compile_function(self._attend_points, prompt_side, fuse=fuse)
         self._make_logits = compile_function(self._make_low_res_logits, prompt_side, fuse=fuse)
         self._threads = ThreadPoolExecutor(
-            threads or threads_for_calls(), thread_name_prefix="prompts"
+            threads or _threads_for_calls(in_turns=in_turns), thread_name_prefix="prompts"
         )
         self._rasterizer = Rasterizer(
             sam.prompt_encoder.mask_input_size, self._img_size, mask_threshold=sam.mask_threshold
@@ -280,16 +280,12 @@ class SamSegmenter:
 
     def _make_low_res_logits(self, shared: Any, state: Any, prompts: Any, wanted: Any) -> Any:
         """Make all masks of a few prompts, float32 `(3 P, h, w)`, a prompt's one after another."""
-        parts = replace(self._parts, wanted=wanted)
         chosen = keras.tree.map_structure(lambda part: ops.take(part, prompts, axis=0), state)
-        added, weights = chosen["image"], self._weights_of(shared, chosen)
-        if self._in_turns:
-            turns = keras.tree.map_structure(
-                lambda part: ops.expand_dims(part, 1), (added, weights)
-            )
-            logits = ops.map(lambda one: self._logits_of(shared, one[0], one[1], parts), turns)
-        else:
-            logits = self._logits_of(shared, added, weights, parts)
+        logits = self._sam.mask_decoder.mask_logits(
+            self._weights_of(shared, chosen),
+            self._form.restored(shared, chosen["image"]),
+            replace(self._parts, wanted=wanted),
+        )
         return ops.reshape(logits, (-1, *logits.shape[-2:]))
 
     def _weights_of(self, shared: Any, state: dict[str, Any]) -> Any:
@@ -303,11 +299,6 @@ class SamSegmenter:
         )
         return decoder.weights_of_masks(tokens, first=1)
 
-    def _logits_of(self, shared: Any, added: Any, weights: Any, parts: GridParts) -> Any:
-        return self._sam.mask_decoder.mask_logits(
-            weights, self._form.restored(shared, added), parts
-        )
-
 
 def _parts_of(grid: tuple[int, int], *, in_turns: bool) -> GridParts:
     if not in_turns:
@@ -315,6 +306,12 @@ def _parts_of(grid: tuple[int, int], *, in_turns: bool) -> GridParts:
     most = _PART_OF_XLA if is_compiled_by_xla() else _PART
     rows, columns = map(math.gcd, most, grid)
     return GridParts(grid, (rows, columns))
+
+
+def _threads_for_calls(*, in_turns: bool) -> int:
+    threads = threads_for_calls()
+    # Long calls with Python between them: one more thread computes while another waits for Python.
+    return threads + 1 if in_turns and threads > 1 else threads
 
 
 def _cut(indices: NDArray[np.intp], size: int) -> list[NDArray[np.intp]]:
