@@ -141,9 +141,8 @@ class LowRankImage:
         weights = ops.softmax(logits, axis=-1)
         shared = weights if self.scale is None else weights * ops.expand_dims(self.scale, 1)
         found = multiply_heads(shared, terms["values"]) + terms["value_offset"]
-        flat = _merge_rows(weights)
-        for part in self.additions:
-            mixed = ops.matmul(_weigh(flat, part.weights), part.rows)
+        if self.additions:
+            mixed = _weigh(_merge_rows(weights), self.added["weights"], self.added["rows"])
             found = found + attention.project_rows(mixed, attention.v_proj.kernel)
         return attention.combine(found)
 
@@ -243,11 +242,9 @@ class LowRankImage:
             return product
         product = product * ops.expand_dims(self.scale, 1)
         product = product + multiply_heads(tokens, position_columns)
-        folded = _fold(tokens, kernel)
-        for part in self.additions:
-            mixed = ops.matmul(folded, ops.transpose(part.rows, (0, 2, 1)))
-            product = product + ops.reshape(ops.matmul(mixed, part.weights), ops.shape(product))
-        return product
+        mixed = ops.matmul(_fold(tokens, kernel), ops.transpose(self.added["rows"], (0, 2, 1)))
+        found = ops.matmul(mixed, self.added["weights"])
+        return product + ops.reshape(found, ops.shape(product))
 
     def _squared_norms(self, parts: Sequence[Addition]) -> Any:
         """Give the squared norms of the positions of base and parts together, `(P, 1, S)`.
@@ -294,14 +291,14 @@ def _merge_rows(x: Any) -> Any:
     return ops.reshape(x, (prompts, heads * tokens, width))
 
 
-def _weigh(weights: Any, others: Any) -> Any:
-    """Multiply `(P, M, S)` with `(P, R, S)` over the positions: `(P, M, R)`.
+def _weigh(weights: Any, others: Any, rows: Any) -> Any:
+    """Add up rows `(P, R, C)` as weights `(P, M, S)` meet others `(P, R, S)`: `(P, M, C)`.
 
-    Transposed, because XLA rearranges the second, which is the larger one, twice as fast when it
-    comes first.
+    The larger of the two comes first, because XLA rearranges the second. Transposed products would
+    do as well, but XLA turns them back.
     """
-    found = ops.matmul(others, ops.transpose(weights, (0, 2, 1)))
-    return ops.transpose(found, (0, 2, 1))
+    met = ops.einsum("prs,pms->prm", others, weights)
+    return ops.einsum("prm,prc->pmc", met, rows)
 
 
 def _fold(tokens: Any, kernel: Any) -> Any:
