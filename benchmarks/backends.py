@@ -16,7 +16,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,12 +41,15 @@ from benchmarks.seeded_weights import MODELS, build_seeded_sam
 from benchmarks.training_curves import TOLERANCE as CURVE_TOLERANCE
 from benchmarks.training_curves import loss_curve, worst_difference
 
+if TYPE_CHECKING:
+    from amg_pipeline.sam import SAM
+
 #: What the others are compared with.
 BASELINE = "tensorflow"
 OTHERS = ("jax", "torch")
 #: JAX on two devices, which share each step's images.
 PARALLEL = "jax on two devices"
-_MODELS = ("small", "tiny")
+_MODELS = ("small", "low_rank", "tiny")
 _PROMPT_PHOTOS = ("cat", "portrait")
 #: Probability under which fewer identical masks than there should be are no chance.
 _CREDIBLE = 0.01
@@ -164,7 +169,30 @@ def _outputs() -> dict[str, NDArray[np.generic]]:
                 undecided = np.abs(ops.convert_to_numpy(logits)) < UNDECIDED_LOGIT
                 arrays |= {f"{prefix}|{key}": value for key, value in found.items()}
                 arrays[f"{prefix}|undecided"] = undecided
+            arrays[f"{name}|{photo_name}|in parts|low_res_logits"] = _logits_in_parts(
+                sam, embedding
+            )
     return arrays
+
+
+def _logits_in_parts(sam: SAM, embedding: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Make masks as the generator does: in parts of the grid, of which the lower are not wanted."""
+    from keras import ops
+
+    from amg_pipeline.sam.grid_parts import GridParts
+
+    decoder, (rows, columns) = sam.mask_decoder, sam.image_encoder.grid_size
+    points = np.array([[[20.0, 30.0]], [[90.0, 60.0]]], np.float32)
+    sparse, dense = sam.prompt_encoder(points=(points, np.ones((2, 1), np.int32)))
+    tokens, image = decoder.attend(
+        ops.convert_to_tensor(embedding), sam.prompt_encoder.get_dense_pe(), sparse, dense
+    )
+    parts = GridParts((rows, columns), (2, columns))
+    upper = replace(parts, wanted=parts.within(rows // 2, columns))
+    logits: NDArray[np.float32] = ops.convert_to_numpy(
+        decoder.mask_logits(decoder.mask_weights(tokens), image, upper)
+    )
+    return logits
 
 
 def _amg_masks(arguments: argparse.Namespace) -> dict[str, list[dict[str, object]]]:

@@ -125,7 +125,8 @@ def budgets(model: str, *, survivors: float) -> dict[str, Budget]:
     state, _ = shapes["attend_points"]
     upscaled = segmenter_module._PROMPTS_UPSCALED
     prompts = tf.TensorSpec((upscaled,), tf.int32)
-    make = products("make_low_res_logits", shapes["share_image"], state, prompts)
+    wanted = tf.TensorSpec((1,), tf.bool)
+    make = products("make_low_res_logits", shapes["share_image"], state, prompts, wanted)
     return {
         "encoder": Budget(1, embed),
         "shared by all prompts": Budget(1, share),
@@ -261,6 +262,9 @@ def main() -> int:
     parser.add_argument("--survivors", type=float, default=0.5, help="share of prompts with masks")
     parser.add_argument("--measure", action="store_true", help="time the stages on a GPU too")
     parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument(
+        "--docs", action=argparse.BooleanOptionalAction, default=True, help="write docs/ too"
+    )
     arguments = parser.parse_args()
     models: dict[str, Any] = {}
     if arguments.results.is_file():
@@ -279,8 +283,9 @@ def main() -> int:
     arguments.results.write_text(json.dumps(document, indent=1) + "\n")
     lines = _table(models, arguments.survivors)
     print("\n".join(lines))
-    page = DOCS / "performance.md"
-    page.write_text(put_between(page.read_text(), "roofline", lines))
+    if arguments.docs:
+        page = DOCS / "performance.md"
+        page.write_text(put_between(page.read_text(), "roofline", lines))
     return 0
 
 

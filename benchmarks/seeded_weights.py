@@ -12,7 +12,7 @@ import math
 import tempfile
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +64,11 @@ class ParityModel:
 
 MODELS: dict[str, ParityModel] = {
     "small": ParityModel(architecture=SMALL, logit_gain=14.0),
+    # Wide enough a decoder for the low-rank form, behind an encoder that runs in milliseconds.
+    "low_rank": ParityModel(
+        architecture=replace(SMALL, img_size=128, depth=1, global_attn_indexes=(0,), out_chans=256),
+        logit_gain=6.0,
+    ),
     "tiny": ParityModel(architecture=of_preset(PRESETS["tiny"]), logit_gain=6.0),
     "vit_b": ParityModel(
         architecture=of_preset(PRESETS["vit_b"]), logit_gain=6.0, num_values=93_735_472

@@ -101,8 +101,8 @@ def _products_of_branch(operation: Any, times: int) -> Iterator[Product]:
         for name in ("then_branch", "else_branch")
         if name in operation.node_def.attr
     ]
-    if all(sides):
-        raise ValueError(f"{operation.name} has products on all sides")
+    if len(sides) != 2 or all(sides):
+        raise ValueError(f"{operation.name} has products on more sides than one")
     for product in chain(*sides):
         yield replace(product, is_optional=True)
 

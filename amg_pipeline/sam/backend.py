@@ -23,7 +23,8 @@ def prepare_backend(backend: str, *, intra_op_threads: int, exact_float32: bool)
     Args:
         backend: `"tensorflow"`, `"jax"` or `"torch"`.
         intra_op_threads: Threads of one operation, and on TensorFlow calls of the decoder at a
-            time. Set here, since Ray pins `OMP_NUM_THREADS`; JAX has no such setting and takes
+            time (one more of them where Python between two calls would leave a core idle). Set
+            here, since Ray pins `OMP_NUM_THREADS`; JAX has no such setting and takes
             its threads from the process's cores.
         exact_float32: Whether float32 products must not be rounded to TF32 or bfloat16.
 

@@ -1,7 +1,7 @@
 """A grid of positions, cut into rectangles that are worked on one after another.
 
-A processor's caches then hold what is between two steps, and what nobody asks for is left out: of a
-photograph that is not square, the model's frame is padding by a third and more.
+A processor's caches then hold what is between two steps, and what nobody asks for is left out:
+mostly a quarter to a third of the frame in which a model sees a photograph is padding.
 
 Shapes: `N` parts, `H W` grid, `r c` positions of a part.
 """
@@ -54,7 +54,7 @@ class GridParts:
         Args:
             function: Takes tensors in the structure of `pieces`, and gives a tensor.
             pieces: Tensors with the parts first, as `cut` gives them.
-            blank: What a part that is not wanted gives.
+            blank: What a part that is not wanted gives; needed if there may be such.
         """
         if self._counts == (1, 1):
             whole = keras.tree.map_structure(lambda piece: piece[0], pieces)

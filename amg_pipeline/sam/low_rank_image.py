@@ -109,8 +109,10 @@ class Addition:
     """What one block added to a prompt's image.
 
     Attributes:
-        weights: Attention of the positions to the tokens, scaled by the norms, `(P, R, S)`.
-        rows: What each token gives in each head, `(P, R, C)`.
+        weights: Attention of the positions to the tokens, and last a one, all scaled by the norms,
+            `(P, R, S)`.
+        rows: How the other tokens differ from the first, by head, and last what all positions get,
+            `(P, R, C)`.
         values: The tokens' values that the rows are made of, `(P, h, T, d)`.
     """
 
@@ -198,7 +200,7 @@ class LowRankImage:
         return cls(shared[-1:], added["scale"], (part,))
 
     def prepared(self, kernel: Any) -> list[dict[str, Any]]:
-        """Give the terms with the base's product with what `project` will multiply with."""
+        """Give the terms with the base's product with what `map_projected` will multiply with."""
         last = self.terms[-1]
         products = {name: ops.matmul(last[name], kernel) for name in ("base", "bias")}
         return [*self.terms[:-1], {**last, "products": products}]

@@ -210,7 +210,7 @@ class MaskDecoder(keras.layers.Layer):
             rows_first = ops.transpose(blocks, (0, 7, 1, 3, 5, 2, 4, 6))
             return ops.reshape(rows_first, (-1, masks, 4 * rows, 4 * columns))
 
-        blank = ops.zeros((prompts, masks, 4 * rows, 4 * columns))
+        blank = ops.zeros((prompts, masks, 4 * rows, 4 * columns), dtype="float32")
         kernel = self._centred_blocks()[0]
         return parts.join(image.map_projected(kernel, apply, parts, blank))
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from amg_pipeline.sam.model import SAM
 
 #: Prompts whose masks are made by one call: of the low-rank form on a processor, and else.
-_PROMPTS_UPSCALED_IN_TURNS, _PROMPTS_UPSCALED = 4, 16
+_PROMPTS_UPSCALED_IN_PARTS, _PROMPTS_UPSCALED = 4, 16
 #: Prompts whose attention a processor's caches hold; an accelerator takes all at once.
 _PROMPTS_ATTENDED = 4
 #: Rows and columns of the positions that are upscaled at a time, for the same reason; and so few
@@ -91,7 +91,8 @@ class SamSegmenter:
         sam: A built model.
         points_per_batch: Prompts of a batch at the most.
         encoder_batch_size: Crops of one encoder call; shorter batches are padded.
-        threads: Calls of the decoder at a time; as many as the processor is worth if None.
+        threads: Calls of the decoder at a time; if None, as many as the processor is worth, and of
+            a large model's long calls one more.
     """
 
     def __init__(
@@ -113,7 +114,7 @@ class SamSegmenter:
         self._form = LowRankImage if is_low_rank else DenseImage
         on_processor = not has_accelerator()
         in_turns = is_low_rank and on_processor
-        self._prompts_upscaled = _PROMPTS_UPSCALED_IN_TURNS if in_turns else _PROMPTS_UPSCALED
+        self._prompts_upscaled = _PROMPTS_UPSCALED_IN_PARTS if in_turns else _PROMPTS_UPSCALED
         self._parts = _parts_of(sam.image_encoder.grid_size, in_turns=in_turns)
         calls = math.ceil(points_per_batch / _PROMPTS_OF_A_CALL) if on_processor else 1
         of_a_call = math.ceil(points_per_batch / calls)
@@ -211,14 +212,11 @@ class SamSegmenter:
 
     def _positions_within(self, embedding: SamEmbedding) -> tuple[int, int]:
         """Tell how many rows and columns of the grid the masks of a crop are made of."""
-        samples = self._rasterizer.samples_used(
+        rows, columns = self._rasterizer.samples_used(
             image_hw=embedding.crop_hw, input_hw=embedding.input_hw
         )
-        sizes = zip(
-            samples, self._sam.prompt_encoder.mask_input_size, self._parts.grid, strict=True
-        )
-        rows, columns = (-(-used * grid // low_res) for used, low_res, grid in sizes)
-        return rows, columns
+        # Each position is upscaled to 4 x 4 samples.
+        return -(-rows // 4), -(-columns // 4)
 
     def _fill_model_frame(
         self, frame: NDArray[np.float32], crop: NDArray[np.uint8]
@@ -304,7 +302,10 @@ def _parts_of(grid: tuple[int, int], *, in_turns: bool) -> GridParts:
     if not in_turns:
         return GridParts(grid, grid)
     most = _PART_OF_XLA if is_compiled_by_xla() else _PART
-    rows, columns = map(math.gcd, most, grid)
+    rows, columns = (
+        max(divisor for divisor in range(1, limit + 1) if size % divisor == 0)
+        for limit, size in zip(most, grid, strict=True)
+    )
     return GridParts(grid, (rows, columns))
 
 

@@ -278,14 +278,14 @@ class TwoWayTransformer(keras.layers.Layer):
         """Tell whether `LowRankImage` is the cheaper form for prompts of so many tokens.
 
         It is while the rows that all blocks add are no more than an attention's inner width. It
-        computes norms from sums of products, which half precision cannot hold, and multiplies
-        kernels, which quantised layers do not have.
+        computes norms from sums of products, which half precision cannot hold, multiplies kernels,
+        which quantised layers do not have, and needs a second token.
         """
         is_quantized = self.final_attn_token_to_image.q_proj.quantization_mode is not None
         if num_tokens is None or self.compute_dtype != "float32" or is_quantized:
             return False
-        rows = num_tokens * self.num_heads * self.depth
-        return rows <= self.embedding_dim // self.attention_downsample_rate
+        rows = ((num_tokens - 1) * self.num_heads + 1) * self.depth
+        return num_tokens > 1 and rows <= self.embedding_dim // self.attention_downsample_rate
 
     def attend(self, image: ImageSide, point_embedding: Any) -> tuple[Any, ImageSide]:
         """Run tokens `(P, T, C)` against an image in either form, to the end."""

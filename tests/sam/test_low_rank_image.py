@@ -137,6 +137,7 @@ def test_the_form_follows_the_number_of_tokens_and_the_policy() -> None:
     transformer = make_transformer()
     assert transformer.is_low_rank(8)
     assert not transformer.is_low_rank(9)
+    assert not transformer.is_low_rank(1)
     assert not transformer.is_low_rank(None)
     assert not make_transformer(dtype="mixed_bfloat16").is_low_rank(2)
     transformer.final_attn_token_to_image.q_proj.quantize("int8")

@@ -88,8 +88,16 @@ def test_tiles_make_up_the_plain_evaluation(image_hw: tuple[int, int]) -> None:
 
 
 @settings(deadline=None, max_examples=20)
-@given(height=st.integers(1, 300), width=st.integers(1, 300), seed=st.integers(0, 9))
-def test_what_is_not_used_of_the_logits_changes_nothing(height: int, width: int, seed: int) -> None:
+@given(
+    height=st.integers(1, 300),
+    width=st.integers(1, 300),
+    seed=st.integers(0, 9),
+    other=st.sampled_from([-50.0, 0.0, 50.0]),
+    threshold=st.sampled_from([-3.0, 0.0, 2.0]),
+)
+def test_what_is_not_used_of_the_logits_changes_nothing(
+    height: int, width: int, seed: int, other: float, threshold: float
+) -> None:
     logits = smooth_logits(seed=seed)
     scale = IMG_SIZE / max(height, width)
     input_hw = max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
@@ -99,9 +107,11 @@ def test_what_is_not_used_of_the_logits_changes_nothing(height: int, width: int,
     assert rows <= input_hw[0] / 2 + 5
     assert columns <= input_hw[1] / 2 + 5
     others = logits.copy()
-    others[:, rows:] = 0.0
-    others[:, :, columns:] = 0.0
-    before, after = (measure(some, (height, width))[0] for some in (logits, others))
+    others[:, rows:] = other
+    others[:, :, columns:] = other
+    before, after = (
+        measure(some, (height, width), threshold=threshold)[0] for some in (logits, others)
+    )
     for name in ("packed", "stable_pixels", "possible_pixels", "boxes_xyxy"):
         np.testing.assert_array_equal(getattr(after, name), getattr(before, name))
 

@@ -117,11 +117,19 @@ def test_measure_equals_a_dense_evaluation(
     assert_measures(batch, dense_logits(sam, image))
 
 
+@pytest.mark.parametrize(
+    ("grid", "part"), [(64, (4, 8)), (63, (3, 7)), (37, (1, 1)), (24, (4, 8)), (8, (4, 8))]
+)
+def test_parts_are_as_large_as_divides_the_grid(grid: int, part: tuple[int, int]) -> None:
+    assert segmenter._parts_of((grid, grid), in_turns=True).part == part
+    assert segmenter._parts_of((grid, grid), in_turns=False).part == (grid, grid)
+
+
 @pytest.mark.parametrize("size", [(33, 90), (90, 33)])
 def test_the_frames_padding_is_never_upscaled(
     size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(segmenter, "_PART_OF_XLA", (1, 2))
+    monkeypatch.setattr(segmenter, "_PART_OF_XLA", (1, 1))
     sam = make_sam(decoder_heads=1)
     runner = SamSegmenter(sam, points_per_batch=6)
     made = []
@@ -132,7 +140,7 @@ def test_the_frames_padding_is_never_upscaled(
     batch = runner.measure(scores, PROMPT_INDICES, MASK_INDICES, stability_score_offset=OFFSET)
     assert_measures(batch, dense_logits(sam, image))
     for logits in as_arrays(made):
-        padding = logits[:, 16:] if size[0] < size[1] else logits[:, :, 16:]
+        padding = logits[:, 12:] if size[0] < size[1] else logits[:, :, 12:]
         assert padding.size
         assert not padding.any()
 
