@@ -37,7 +37,7 @@ from amg_pipeline.config import AmgSettings
 from amg_pipeline.records import CropBox, MaskBatch, MaskRecord
 
 #: Packed masks that one call of `Segmenter.measure` may return; bounds memory on huge images.
-_MAX_PACKED_BYTES = 2**27
+_MAX_PACKED_BYTES = 2**26
 
 
 class AutomaticMaskGenerator:
