@@ -12,8 +12,6 @@ samples that a tile's edge spans.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -22,44 +20,12 @@ from numpy.typing import NDArray
 
 from amg_pipeline.records import MaskBatch
 from amg_pipeline.sam.backend import compile_function
-from amg_pipeline.sam.postprocess import resize_weights
+from amg_pipeline.sam.tiled_axis import BLOCK, EDGE, EDGE_BYTES, TiledAxis, tiled_axes
 
-#: Pixels of a tile's edge; a multiple of 8, the pixels of a packed byte.
-_EDGE = 128
-_EDGE_BYTES = _EDGE // 8
 #: Tiles of one call.
 _TILES = 64
-#: Low-res samples of the blocks whose extremes are looked at; divides every low-res size.
-_BLOCK = 4
-#: Spans are rounded up to one of these, so that few shapes compile.
-_SPANS = (8, 16, 24, 32, 40, 56, 72, 104, 136, 200)
 #: By how much, relative, rounding may carry an average beyond what it is an average of.
 _ROUNDING = 1e-4
-
-
-@dataclass(frozen=True, slots=True)
-class _Axis:
-    """How one axis of an image is resized, tile by tile.
-
-    Attributes:
-        size: Pixels.
-        starts: First low-res sample of each tile's span, a multiple of `_BLOCK`, `(tiles,)`.
-        stops: End of the samples that it uses of its span, likewise.
-        weights: On the device, float32 `(tiles or more, E, b)`; zero beyond the image. The vertical
-            ones are in the order of `_bits_first`.
-        is_pixel: Whether an index along the edge is a pixel of the image, bool `(tiles, E)`.
-    """
-
-    size: int
-    starts: NDArray[np.int32]
-    stops: NDArray[np.int32]
-    weights: Any
-    is_pixel: NDArray[np.bool_]
-
-    @property
-    def packed_pixels(self) -> NDArray[np.uint8]:
-        """`is_pixel`, eight a byte, `(tiles, E / 8)`."""
-        return np.packbits(self.is_pixel, axis=1)
 
 
 class Rasterizer:
@@ -89,7 +55,7 @@ class Rasterizer:
             image_hw: Size of the masks in pixels.
             input_hw: Size of the image in the model frame, without padding.
         """
-        vertical, horizontal = _axes(self._low_res_size, self._img_size, input_hw, image_hw)
+        vertical, horizontal = tiled_axes(self._low_res_size, self._img_size, input_hw, image_hw)
         return int(vertical.stops.max()), int(horizontal.stops.max())
 
     def measure(
@@ -111,7 +77,7 @@ class Rasterizer:
             input_hw: Size of the image in the model frame, without padding.
             stability_score_offset: Distance in logits by which the threshold is moved.
         """
-        axes = _axes(self._low_res_size, self._img_size, input_hw, image_hw)
+        axes = tiled_axes(self._low_res_size, self._img_size, input_hw, image_hw)
         lowest, highest = (
             np.asarray(ops.convert_to_numpy(part))[chosen] for part in self._find_extremes(logits)
         )
@@ -134,7 +100,7 @@ class Rasterizer:
         logits: Any,
         chosen: NDArray[np.intp],
         tiles: tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]],
-        axes: tuple[_Axis, _Axis],
+        axes: tuple[TiledAxis, TiledAxis],
         offset: float,
     ) -> NDArray[np.uint8]:
         """Give the pixels above the three thresholds, packed; those beyond the image are any."""
@@ -158,17 +124,17 @@ class Rasterizer:
 class _Sheet:
     """Collects tiles of packed masks."""
 
-    def __init__(self, masks: int, axes: tuple[_Axis, _Axis]) -> None:
+    def __init__(self, masks: int, axes: tuple[TiledAxis, TiledAxis]) -> None:
         self._vertical, self._horizontal = axes
         rows, columns = len(self._vertical.starts), len(self._horizontal.starts)
-        self._packed = np.zeros((masks, columns, _EDGE, rows, _EDGE_BYTES), np.uint8)
+        self._packed = np.zeros((masks, columns, EDGE, rows, EDGE_BYTES), np.uint8)
         self._counts = np.zeros((2, masks), np.int64)
 
     def fill(
         self, masks: NDArray[np.intp], rows: NDArray[np.intp], columns: NDArray[np.intp]
     ) -> None:
         """Set tiles that are above all thresholds from edge to edge."""
-        full = np.full((3, 1, _EDGE, _EDGE_BYTES), 255, np.uint8)
+        full = np.full((3, 1, EDGE, EDGE_BYTES), 255, np.uint8)
         for first in range(0, len(masks), _TILES):
             some = slice(first, first + _TILES)
             self.put(masks[some], rows[some], columns[some], full)
@@ -192,7 +158,7 @@ class _Sheet:
         """Cut the image out of the tiles and find the boxes."""
         height, width = self._vertical.size, self._horizontal.size
         masks, columns, _, rows, _ = self._packed.shape
-        sheet = self._packed.reshape(masks, columns * _EDGE, rows * _EDGE_BYTES)
+        sheet = self._packed.reshape(masks, columns * EDGE, rows * EDGE_BYTES)
         packed = sheet[:, :width, : -(-height // 8)]
         has_row = np.unpackbits(np.bitwise_or.reduce(packed, axis=1), axis=1)[:, :height]
         return MaskBatch(
@@ -208,7 +174,7 @@ class _Sheet:
 def block_extremes(logits: Any) -> tuple[Any, Any]:
     """Give the smallest and the largest of each block of logits `(M, h, w)`."""
     _, height, width = logits.shape
-    shape = (-1, height // _BLOCK, _BLOCK, width // _BLOCK, _BLOCK)
+    shape = (-1, height // BLOCK, BLOCK, width // BLOCK, BLOCK)
     blocks = ops.reshape(logits, shape)
     return ops.min(blocks, axis=(2, 4)), ops.max(blocks, axis=(2, 4))
 
@@ -220,7 +186,7 @@ def make_tiles(logits: Any, places: Any, weights_y: Any, weights_x: Any, thresho
         logits: float32 `(M, h, w)`.
         places: Mask, first row and first column of each tile's low-res part, and its row and column
             among the tiles, int32 `(N, 5)`.
-        weights_y: Of each row of tiles `(R, E, b)`, the rows of a byte apart, see `_bits_first`.
+        weights_y: Of each row of tiles `(R, E, b)`, the rows of a byte apart, see `tiled_axis.py`.
         weights_x: Of each column of tiles `(R', E, b)`.
         thresholds: float32 `(t,)`.
 
@@ -234,7 +200,7 @@ def make_tiles(logits: Any, places: Any, weights_y: Any, weights_x: Any, thresho
     across = ops.take(weights_x, places[:, 4], axis=0)
     columns = ops.matmul(across, ops.transpose(part, (0, 2, 1)))  # (N, E, b)
     tile = ops.matmul(columns, ops.transpose(down, (0, 2, 1)))  # (N, column, row)
-    bits = ops.reshape(tile, (1, -1, _EDGE, 8, _EDGE_BYTES))
+    bits = ops.reshape(tile, (1, -1, EDGE, 8, EDGE_BYTES))
     is_above = bits > ops.reshape(thresholds, (-1, 1, 1, 1, 1))
     places_of_bits = ops.convert_to_tensor(2 ** np.arange(7, -1, -1).reshape(8, 1), "int32")
     return ops.cast(ops.sum(ops.where(is_above, places_of_bits, 0), axis=3), "uint8")
@@ -243,100 +209,22 @@ def make_tiles(logits: Any, places: Any, weights_y: Any, weights_x: Any, thresho
 def _cut(logits: Any, places: Any, span: int) -> Any:
     """Cut squares `(N, span, span)` out of the logits, in pieces of whole blocks."""
     _, height, width = logits.shape
-    pieces_of_row, pieces = width // _BLOCK, span // _BLOCK
+    pieces_of_row, pieces = width // BLOCK, span // BLOCK
     rows = places[:, 0:1] * height + places[:, 1:2] + ops.arange(span, dtype="int32")[None]
-    columns = places[:, 2:3] // _BLOCK + ops.arange(pieces, dtype="int32")[None]
+    columns = places[:, 2:3] // BLOCK + ops.arange(pieces, dtype="int32")[None]
     indices = ops.expand_dims(rows, 2) * pieces_of_row + ops.expand_dims(columns, 1)
-    flat = ops.reshape(logits, (-1, _BLOCK))
+    flat = ops.reshape(logits, (-1, BLOCK))
     return ops.reshape(ops.take(flat, indices, axis=0), (-1, span, span))
-
-
-@lru_cache(maxsize=16)
-def _axes(
-    low_res_size: tuple[int, int],
-    img_size: int,
-    input_hw: tuple[int, int],
-    image_hw: tuple[int, int],
-) -> tuple[_Axis, _Axis]:
-    """Cut both axes into tiles of one span."""
-    matrices = [
-        ops.convert_to_numpy(resize_weights(low_res, img_size, into, out))
-        for low_res, into, out in zip(low_res_size, input_hw, image_hw, strict=True)
-    ]
-    needed = max(_needed_span(matrix) for matrix in matrices)
-    span = min(next((s for s in _SPANS if s >= needed), max(low_res_size)), *low_res_size)
-    cut = [_cut_weights(matrix, span) for matrix in matrices]
-    cut[0] = _bits_first(cut[0])
-    # Room for a power of two of tiles, so that few shapes compile.
-    room = 1 << (max(map(len, cut)) - 1).bit_length()
-    vertical, horizontal = (
-        _make_axis(matrix, weights, room) for matrix, weights in zip(matrices, cut, strict=True)
-    )
-    return vertical, horizontal
-
-
-def _bits_first(weights: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Order the rows of a tile by their place in their byte, then by the byte.
-
-    Packing then adds up whole runs of bytes, which a processor does many at a time.
-    """
-    tiles, _, span = weights.shape
-    by_byte = weights.reshape(tiles, _EDGE_BYTES, 8, span)
-    return np.ascontiguousarray(by_byte.transpose(0, 2, 1, 3)).reshape(tiles, _EDGE, span)
-
-
-def _needed_span(matrix: NDArray[np.float32]) -> int:
-    """Find how many low-res samples the widest tile uses, from a block's border on."""
-    spans = [last - first for first, last in (_used(tile) for tile in _tiles_of(matrix))]
-    return max(spans)
-
-
-def _tiles_of(matrix: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-    return [matrix[first : first + _EDGE] for first in range(0, len(matrix), _EDGE)]
-
-
-def _used(tile: NDArray[np.float32]) -> tuple[int, int]:
-    """Give the range of low-res samples that a tile uses, in whole blocks."""
-    used = np.flatnonzero(tile.any(axis=0))
-    first, last = int(used[0]), int(used[-1]) + 1
-    return first // _BLOCK * _BLOCK, -(-last // _BLOCK) * _BLOCK
-
-
-def _cut_weights(matrix: NDArray[np.float32], span: int) -> NDArray[np.float32]:
-    """Cut a matrix that resizes an axis into those of its tiles, `(tiles, E, span)`."""
-    tiles = _tiles_of(matrix)
-    weights = np.zeros((len(tiles), _EDGE, span), np.float32)
-    for weight, tile, start in zip(weights, tiles, _starts(matrix, span), strict=True):
-        weight[: len(tile)] = tile[:, start : start + span]
-    return weights
-
-
-def _starts(matrix: NDArray[np.float32], span: int) -> list[int]:
-    """Find the first low-res sample of each tile."""
-    return [min(_used(tile)[0], matrix.shape[1] - span) for tile in _tiles_of(matrix)]
-
-
-def _make_axis(matrix: NDArray[np.float32], weights: NDArray[np.float32], room: int) -> _Axis:
-    """Put an axis together, its weights on the device and filled up to so many tiles."""
-    tiles, _, span = weights.shape
-    padded = np.pad(weights, ((0, room - tiles), (0, 0), (0, 0)))
-    return _Axis(
-        size=len(matrix),
-        starts=np.array(_starts(matrix, span), np.int32),
-        stops=np.array([_used(tile)[1] for tile in _tiles_of(matrix)], np.int32),
-        weights=ops.convert_to_tensor(padded),
-        is_pixel=np.arange(tiles * _EDGE).reshape(tiles, _EDGE) < len(matrix),
-    )
 
 
 def _tile_extremes(
     blocks: NDArray[np.float32],
-    axes: tuple[_Axis, _Axis],
+    axes: tuple[TiledAxis, TiledAxis],
     extreme: Callable[..., NDArray[np.float32]],
 ) -> NDArray[np.float32]:
     """Reduce blocks `(M, h / 4, w / 4)` to the tiles that they touch, `(M, rows, columns)`."""
     for axis, cut in zip((1, 2), axes, strict=True):
-        spans = zip(cut.starts // _BLOCK, cut.stops // _BLOCK, strict=True)
+        spans = zip(cut.starts // BLOCK, cut.stops // BLOCK, strict=True)
         blocks = np.stack(
             [extreme(np.take(blocks, range(*span), axis=axis), axis=axis) for span in spans],
             axis=axis,

@@ -116,18 +116,25 @@ def test_what_is_not_used_of_the_logits_changes_nothing(
         np.testing.assert_array_equal(getattr(after, name), getattr(before, name))
 
 
+def measure_without_tiles(
+    logits: NDArray[np.float32], *, image_hw: tuple[int, int], input_hw: tuple[int, int]
+) -> MaskBatch:
+    """Measure all masks where no tile may be made."""
+    runner = Rasterizer((LOW_RES, LOW_RES), IMG_SIZE, mask_threshold=0.0)
+    runner._make_tiles = None  # type: ignore[assignment]
+    return runner.measure(
+        ops.convert_to_tensor(logits),
+        np.arange(len(logits)),
+        image_hw=image_hw,
+        input_hw=input_hw,
+        stability_score_offset=1.0,
+    )
+
+
 def test_a_tile_is_known_whatever_lies_beside_the_image() -> None:
     logits = np.full((1, LOW_RES, LOW_RES), 5.0, np.float32)
     logits[:, 40:] = -5.0
-    runner = Rasterizer((LOW_RES, LOW_RES), IMG_SIZE, mask_threshold=0.0)
-    runner._make_tiles = None  # type: ignore[assignment]
-    batch = runner.measure(
-        ops.convert_to_tensor(logits),
-        np.arange(1),
-        image_hw=(78, 128),
-        input_hw=(78, 128),
-        stability_score_offset=1.0,
-    )
+    batch = measure_without_tiles(logits, image_hw=(78, 128), input_hw=(78, 128))
     assert batch.stable_pixels[0] == 78 * 128
 
 
@@ -146,15 +153,7 @@ def test_another_mask_threshold() -> None:
 def test_masks_of_everything_and_of_nothing_are_never_made() -> None:
     logits = np.full((2, LOW_RES, LOW_RES), 5.0, np.float32)
     logits[1] = -5.0
-    runner = Rasterizer((LOW_RES, LOW_RES), IMG_SIZE, mask_threshold=0.0)
-    runner._make_tiles = None  # type: ignore[assignment]
-    batch = runner.measure(
-        ops.convert_to_tensor(logits),
-        np.arange(2),
-        image_hw=(130, 77),
-        input_hw=(128, 76),
-        stability_score_offset=1.0,
-    )
+    batch = measure_without_tiles(logits, image_hw=(130, 77), input_hw=(128, 76))
     np.testing.assert_array_equal(batch.stable_pixels, [130 * 77, 0])
     np.testing.assert_array_equal(batch.possible_pixels, [130 * 77, 0])
     np.testing.assert_array_equal(batch.boxes_xyxy, [[0, 0, 76, 129], [0, 0, 0, 0]])
