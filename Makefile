@@ -178,6 +178,8 @@ $(BENCH_VENV)/.installed: $(PINS) requirements/bench.txt
 	@echo "Installing into $(BENCH_VENV) (the peers: some minutes, once)"
 	$(BENCH_VENV)/bin/python -m pip install $(PIP_FLAGS) --constraint $(CONSTRAINTS) \
 		--requirement requirements/bench.txt --editable ".[test]"
+	@# As pip does for users, whose start is timed.
+	-@$(BENCH_VENV)/bin/python -W ignore -m compileall -q -j 0 $(BENCH_VENV)/lib > /dev/null
 	@touch $@
 
 bench: $(BENCH_VENV)/.installed ## Compare the speed with the peers, write the tables; goes on if cut off

@@ -39,7 +39,7 @@ class Preset:
 
 PRESETS: dict[str, Preset] = {
     "tiny": Preset(
-        img_size=192,
+        img_size=256,
         patch_size=8,
         embed_dim=96,
         depth=6,

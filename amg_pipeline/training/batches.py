@@ -15,7 +15,12 @@ from numpy.typing import NDArray
 
 from amg_pipeline.training.prompts import draw_clicks, drop_small_masks, sample_prompts
 from amg_pipeline.training.scene_cache import SceneCache
-from amg_pipeline.training.views import augmented_view, whole_view
+from amg_pipeline.training.views import (
+    PHOTOGRAPHS,
+    Augmentation,
+    augmented_view,
+    whole_view,
+)
 
 Batch = tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]
 
@@ -27,10 +32,12 @@ class Source:
     Attributes:
         cache: Rendered scenes.
         share: Share of the views; those of all sources are scaled to a sum of one.
+        augmentation: How views differ from the scenes, where they are augmented.
     """
 
     cache: SceneCache
     share: float = 1.0
+    augmentation: Augmentation = PHOTOGRAPHS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,13 +132,14 @@ class SceneBatches(keras.utils.PyDataset):
         return inputs, targets
 
     def _view(self, rng: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-        cache = self._sources[int(rng.choice(len(self._sources), p=self._shares))].cache
-        i = int(rng.integers(len(cache.images)))
-        image, labels = cache.images[i], cache.label_maps[i]
-        size, label_size = self._views.size, self._views.label_size
-        if self._views.augment:
-            return augmented_view(rng, image, labels, size=size, label_size=label_size)
-        return whole_view(image, labels, size=size, label_size=label_size)
+        source = self._sources[int(rng.choice(len(self._sources), p=self._shares))]
+        scene = source.cache.scene(int(rng.integers(source.cache.meta.count)))
+        sides = {"size": self._views.size, "label_size": self._views.label_size}
+        if not self._views.augment:
+            return whole_view(scene.image, scene.label_maps, **sides)
+        return augmented_view(
+            rng, scene.image, scene.label_maps, augmentation=source.augmentation, **sides
+        )
 
 
 def _stacked(parts: Sequence[dict[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:

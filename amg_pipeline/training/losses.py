@@ -60,14 +60,19 @@ def mask_ious(logits: Any, targets: Any) -> Any:
     return overlap / ops.maximum(_total_areas(predicted, actual) - overlap, 1.0)
 
 
-def best_output_loss(losses: Any, is_target: Any) -> Any:
-    """Average, over the targets that exist, the loss of the output that fits each best.
+def best_output_loss(losses: Any, weights: Any, *, slack: float = 0.0) -> Any:
+    """Average, over the targets, the loss of the output that fits each best.
 
     Args:
         losses: `(N, K, L)`, of each output against each target.
-        is_target: 0 or 1, float `(N, L)`.
+        weights: Of the targets, 0 where there is none, float `(N, L)`.
+        slack: Share of the loss that all outputs have alike, in [0, 1): an output that fits nothing
+            best would never learn to (Rupprecht et al. 2017, arXiv:1612.00197).
     """
-    return weighted_mean(ops.min(losses, axis=1), is_target)
+    best = (1.0 - slack) * ops.min(losses, axis=1)
+    if slack:
+        best = best + slack * ops.mean(losses, axis=1)
+    return weighted_mean(best, weights)
 
 
 def coarsest_levels(is_target: Any) -> Any:

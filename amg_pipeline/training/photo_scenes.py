@@ -1,9 +1,9 @@
 """Makes training scenes of photographs: their own masks, and what classical segmentation sees.
 
 Synthetic scenes have exact masks but not the statistics of photographs. Photographs with few masks
-have neither a part nor a background labelled. So each crop of a photograph is given the levels of a
-scene: in half of the crops three scales of a graph-based segmentation, in the others what people
-marked, with the segmentation's largest scale as the coarsest level.
+have neither a part nor a background labelled. So each crop of a photograph, or each copy of a whole
+one, is given the levels of a scene: in half of them three scales of a graph-based segmentation, in
+the others what people marked; in crops with the segmentation's largest scale as the coarsest level.
 
 Source: Felzenszwalb and Huttenlocher 2004, as scikit-image implements it.
 """
@@ -31,7 +31,7 @@ PHOTO_SCENES_VERSION = 1
 #: Photographs are read at up to this many pixels.
 _READ_SIDE = 640
 _LEAST_CROP = 0.45
-#: Ranges of the scale parameter, finest level first, for crops of 256 pixels.
+#: Ranges of the scale parameter, finest level first, for scenes of 256 pixels.
 _SCALES = ((40.0, 120.0), (150.0, 350.0), (500.0, 1200.0))
 _SMOOTHING = 0.8
 _MIN_REGION_AT_256 = 20
@@ -42,26 +42,32 @@ _PART_OVERLAP = 0.8
 
 @dataclass(frozen=True)
 class PhotoScenes:
-    """Renders crops of photographs as scenes; the same index gives the same scene.
+    """Renders photographs as scenes; the same index gives the same scene.
 
     Attributes:
-        photos: Where the crops are taken from.
+        photos: The photographs.
         seed: Decides what is drawn.
-        size: Side of a scene in pixels.
+        size: Longer side of a scene in pixels.
+        whole: Whether a scene is a whole photograph, in its own shape, rather than a square crop.
     """
 
     photos: tuple[CocoImage, ...]
     seed: int
     size: int
+    whole: bool = False
 
     def __call__(self, index: int) -> Scene:
-        """Render the crop of an index; consecutive ones take the photographs in turn."""
+        """Render the scene of an index; consecutive ones take the photographs in turn."""
         rng = np.random.default_rng((self.seed, index))
-        image, masks = self.photos[index % len(self.photos)].read(_READ_SIDE)
-        image, masks = _crop(rng, image, masks, self.size)
+        photo = self.photos[index % len(self.photos)]
+        if self.whole:
+            image, masks = photo.read(self.size)
+        else:
+            image, masks = _crop(rng, *photo.read(_READ_SIDE), self.size)
         own = _own_levels(masks)
         if own[OBJECTS].any() and rng.random() < 0.5:
-            own[UNITS] = _segmented(rng, image, UNITS)
+            if not self.whole:
+                own[UNITS] = _segmented(rng, image, UNITS)
             return Scene(image, own)
         levels = [_segmented(rng, image, level) for level in range(len(LEVELS))]
         return Scene(image, np.stack(levels))
@@ -100,7 +106,7 @@ def _own_levels(masks: NDArray[np.bool_]) -> NDArray[np.uint8]:
 def _segmented(rng: np.random.Generator, image: NDArray[np.uint8], level: int) -> NDArray[np.uint8]:
     """Segment at a random scale of a level; the 255 largest regions are numbered."""
     felzenszwalb = _felzenszwalb()
-    shrink = image.shape[0] / 256
+    shrink = max(image.shape[:2]) / 256
     low, high = _SCALES[level]
     regions = felzenszwalb(
         image,
@@ -131,19 +137,21 @@ def render_photo_scenes(
     directory: str | Path,
     photos: Sequence[CocoImage],
     *,
-    crops: int,
+    copies: int,
     seed: int = 0,
     size: int = 256,
+    whole: bool = False,
     processes: int = 2,
 ) -> SceneCache:
-    """Render crops of photographs into a folder; see `fill_cache`.
+    """Render photographs into a folder; see `fill_cache`.
 
     Args:
         directory: Made if missing.
-        photos: Where the crops are taken from.
-        crops: Crops of each photograph.
+        photos: The photographs.
+        copies: Scenes of each photograph.
         seed: Decides what is drawn.
-        size: Side of a crop in pixels.
+        size: Longer side of a scene in pixels.
+        whole: Whether a scene is a whole photograph rather than a square crop.
         processes: Worker processes; 1 renders in this process.
 
     Returns:
@@ -154,10 +162,13 @@ def render_photo_scenes(
             the folder holds other scenes.
     """
     if not photos:
-        raise ConfigError("Expected photographs to cut crops from. Received: none.")
-    render = PhotoScenes(tuple(photos), seed, size)
+        raise ConfigError("Expected photographs to make scenes of. Received: none.")
+    render = PhotoScenes(tuple(photos), seed, size, whole)
     meta = SceneCacheMeta(
-        count=crops * len(photos), size=size, seed=seed, source=_fingerprint(render.photos)
+        count=copies * len(photos),
+        size=size,
+        seed=seed,
+        source=("whole " if whole else "") + _fingerprint(render.photos),
     )
     return fill_cache(directory, meta, render, processes=processes)
 

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 _BACKGROUND_LABEL = -1  # no point: pads a click to the two tokens of a box
 _CLICK_LABELS = (1, _BACKGROUND_LABEL)
 _BOX_LABELS = (2, 3)
+#: Share of the clicks for which a mask is drawn first.
+_DRAWN_SHARE = 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +58,9 @@ def sample_prompts(
 ) -> Prompts:
     """Draw prompts for one image.
 
-    Half of the clicks fall on any labelled pixel, as a grid's do; the others first choose a mask,
-    so that small ones are not forgotten. A click means the masks of all levels at its pixel, a box
-    only the mask that it bounds.
+    One click in five falls on any labelled pixel, as a grid's do; the others first choose a mask,
+    so that large ones do not decide everything. A click means the masks of all levels at its
+    pixel, a box only the mask that it bounds.
 
     Args:
         rng: Source of randomness.
@@ -84,7 +86,7 @@ def sample_prompts(
             target_ids[i, level] = mask_id
             meant[i] = level
             continue
-        is_drawn = rng.random() < 0.5
+        is_drawn = rng.random() < _DRAWN_SHARE
         pixels = np.flatnonzero(label_maps[level] == mask_id) if is_drawn else labelled
         y, x = divmod(int(pixels[rng.integers(len(pixels))]), width)
         coords[i, 0] = (x, y)

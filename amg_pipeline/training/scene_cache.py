@@ -1,7 +1,8 @@
 """Keeps rendered scenes on disk as arrays that training maps into memory.
 
 A cache is a folder with `images.npy` (uint8 `(N, size, size, 3)`), `label_maps.npy` (uint8
-`(N, 3, size, size)`) and `meta.json`, which is written last: without it there is no cache.
+`(N, 3, size, size)`), `sizes.npy` (int32 `(N, 2)`, the height and width that a scene fills, from
+the top left) and `meta.json`, which is written last: without it there is no cache.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ from amg_pipeline.training.scenes import (
 META_FILE = "meta.json"
 IMAGES_FILE = "images.npy"
 LABEL_MAPS_FILE = "label_maps.npy"
-_ARRAY_FILES = (IMAGES_FILE, LABEL_MAPS_FILE)
+SIZES_FILE = "sizes.npy"
+_ARRAY_FILES = (IMAGES_FILE, LABEL_MAPS_FILE, SIZES_FILE)
+_TYPES = (np.uint8, np.uint8, np.int32)
 _PROGRESS_FILE = "progress.json"
 _PART_SUFFIX = ".partial"
 _CHUNK = 32
@@ -43,7 +46,7 @@ class SceneCacheMeta:
     """What a cache holds; two caches with equal metas hold equal bytes."""
 
     count: int  # scenes
-    size: int  # pixels, side of a scene
+    size: int  # pixels, longer side of a scene
     seed: int  # of the first scene; scene i has seed + i
     scenes_version: int = SCENES_VERSION  # of the generator
     source: str = SYNTHETIC  # what the scenes are made of
@@ -68,13 +71,22 @@ class SceneCache:
 
     Attributes:
         meta: What the cache holds.
-        images: uint8 `(count, size, size, 3)` RGB.
-        label_maps: uint8 `(count, 3, size, size)`; see `Scene.label_maps`.
+        images: uint8 `(count, size, size, 3)` RGB, 0 beyond a scene's size.
+        label_maps: uint8 `(count, 3, size, size)`, likewise; see `Scene.label_maps`.
+        sizes: Height and width of each scene, int32 `(count, 2)`.
     """
 
     meta: SceneCacheMeta
     images: NDArray[np.uint8]
     label_maps: NDArray[np.uint8]
+    sizes: NDArray[np.int32]
+
+    def scene(self, index: int) -> Scene:
+        """Give a scene at its own size; its arrays are views of the cache's."""
+        height, width = self.sizes[index]
+        return Scene(
+            self.images[index, :height, :width], self.label_maps[index, :, :height, :width]
+        )
 
     @classmethod
     def open(cls, directory: str | Path, *, expected: SceneCacheMeta | None = None) -> SceneCache:
@@ -96,19 +108,19 @@ class SceneCache:
             )
         _refuse_other(folder, meta, expected or meta)
         try:
-            images, label_maps = (np.load(folder / name, mmap_mode="r") for name in _ARRAY_FILES)
+            arrays = [np.load(folder / name, mmap_mode="r") for name in _ARRAY_FILES]
         except FileNotFoundError as error:
             raise ConfigError(
-                f"Expected {IMAGES_FILE} and {LABEL_MAPS_FILE} in {folder}. Received: no "
+                f"Expected {', '.join(_ARRAY_FILES)} in {folder}. Received: no "
                 f"{error.filename}. Delete the folder and render it again."
             ) from error
-        shapes = _array_shapes(meta)
-        if (images.shape, label_maps.shape) != shapes:
+        shapes, found = _array_shapes(meta), tuple(array.shape for array in arrays)
+        if found != shapes:
             raise ConfigError(
-                f"Expected arrays of shapes {shapes} in {folder}. Received: {images.shape} and "
-                f"{label_maps.shape}. Delete the folder and render it again."
+                f"Expected arrays of shapes {shapes} in {folder}. Received: {found}. "
+                "Delete the folder and render it again."
             )
-        return cls(meta, images, label_maps)
+        return cls(meta, *arrays)
 
 
 def render_scenes(
@@ -190,8 +202,8 @@ def _begin(folder: Path, meta: SceneCacheMeta) -> set[int]:
         stored = json.loads(progress.read_text(encoding="utf-8"))
         _refuse_other(folder, SceneCacheMeta(**stored["meta"]), meta)
         return set(stored["done"])
-    for name, shape in zip(_ARRAY_FILES, _array_shapes(meta), strict=True):
-        open_memmap(folder / (name + _PART_SUFFIX), mode="w+", dtype=np.uint8, shape=shape)
+    for name, dtype, shape in zip(_ARRAY_FILES, _TYPES, _array_shapes(meta), strict=True):
+        open_memmap(folder / (name + _PART_SUFFIX), mode="w+", dtype=dtype, shape=shape)
     _write_json(progress, {"meta": asdict(meta), "done": []})
     return set()
 
@@ -217,15 +229,16 @@ def _render_chunks(
 def _render_chunk(
     folder: Path, meta: SceneCacheMeta, render: Callable[[int], Scene], first: int
 ) -> int:
-    images, label_maps = (
+    images, label_maps, sizes = arrays = [
         np.load(folder / (name + _PART_SUFFIX), mmap_mode="r+") for name in _ARRAY_FILES
-    )
+    ]
     for index in range(first, min(first + _CHUNK, meta.count)):
         scene = render(index)
-        images[index] = scene.image
-        label_maps[index] = scene.label_maps
-    images.flush()
-    label_maps.flush()
+        height, width = sizes[index] = scene.image.shape[:2]
+        images[index, :height, :width] = scene.image
+        label_maps[index, :, :height, :width] = scene.label_maps
+    for array in arrays:
+        array.flush()
     return first
 
 
@@ -240,10 +253,11 @@ def _publish(folder: Path, meta: SceneCacheMeta) -> None:
     (folder / _PROGRESS_FILE).unlink(missing_ok=True)
 
 
-def _array_shapes(meta: SceneCacheMeta) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _array_shapes(meta: SceneCacheMeta) -> tuple[tuple[int, ...], ...]:
     return (
         (meta.count, meta.size, meta.size, 3),
         (meta.count, len(LEVELS), meta.size, meta.size),
+        (meta.count, 2),
     )
 
 

@@ -25,6 +25,10 @@ _SINGLE_MASK_WEIGHT = 0.25
 #: Squared errors of scores are small beside the masks' losses. The paper weighs them once, but
 #: trains far longer.
 _SCORE_WEIGHT = 4.0
+#: Of masks under a click that another one was drawn for: large regions lie under nearly every
+#: click, and an output that knows nothing else is lost for all others.
+_UNMEANT_WEIGHT = 0.35
+_SLACK = 0.05
 
 
 class SceneTrainer(keras.Model):
@@ -40,10 +44,11 @@ class SceneTrainer(keras.Model):
     - groups: `clicks` int32 `(B, Q)` and `pixels` int32 `(B, K)`, with the targets `click_ids`
       uint8 `(B, Q, L)` and `pixel_ids` uint8 `(B, L, K)`; see `GroupingHead`.
 
-    Of a prompt, the masks of all levels that it may mean are targets; each is matched with the
-    output that fits it best, and only that output learns from it. The single-mask output learns the
-    coarsest one. The IoU head learns each output's IoU with the one mask that is meant: it cannot
-    know which, so it learns to expect more of the outputs that are meant more often.
+    Of a prompt, the masks of all levels that it may mean are targets, the one that is meant before
+    the others; each is matched with the output that fits it best, and that output learns from it,
+    the others next to nothing. The single-mask output learns the coarsest one. The IoU head learns
+    each output's IoU with the one mask that is meant: it cannot know which, so it learns to expect
+    more of the outputs that are meant more often.
 
     Args:
         sam: The model that is trained in place.
@@ -121,7 +126,11 @@ class SceneTrainer(keras.Model):
         score_loss = weighted_mean(score_error, ops.max(is_target, axis=-1))
         self._update_metrics(ious[:, 1:], y_pred["iou"][:, 1:], is_target, score_loss)
         return (
-            best_output_loss(losses[:, 1:], is_target)
+            best_output_loss(
+                losses[:, 1:],
+                is_target * (meant + _UNMEANT_WEIGHT * (1.0 - meant)),
+                slack=_SLACK,
+            )
             + _SINGLE_MASK_WEIGHT * weighted_mean(losses[:, 0], coarsest)
             + _SCORE_WEIGHT * score_loss
         )

@@ -41,8 +41,8 @@ class Scene:
     """A photograph-like picture and its masks.
 
     Attributes:
-        image: uint8 `(size, size, 3)` RGB.
-        label_maps: uint8 `(3, size, size)`, finest level first: parts of objects, objects,
+        image: uint8 `(height, width, 3)` RGB.
+        label_maps: uint8 `(3, height, width)`, finest level first: parts of objects, objects,
             larger units (background regions and groups of like objects). 0 is "no mask at this
             level"; the others are the level's masks, numbered from 1 without gaps.
     """

@@ -15,6 +15,7 @@ from amg_pipeline.sam.presets import Preset
 from amg_pipeline.training.batches import SceneBatches, Source, ViewSettings
 from amg_pipeline.training.growing import grow
 from amg_pipeline.training.optimizing import WarmUpHold, muon
+from amg_pipeline.training.reviving import revive_output
 from amg_pipeline.training.scene_trainer import SceneTrainer
 
 
@@ -34,7 +35,9 @@ class Stage:
         clicks: Clicks of a view whose groups are learnt; 0 for none.
         pixels: Pixels that these are compared with.
         min_area: Masks of a smaller share of the view are no targets.
-        photo_share: Share of the views that are cut from photographs, if there are any.
+        photo_share: Share of the views that are made of photographs, if there are any.
+        whole_photos: Whether these are parts of whole photographs, rather than of crops.
+        revived: An output that starts again, and the one that it starts from; see `revive_output`.
     """
 
     preset: Preset
@@ -49,6 +52,8 @@ class Stage:
     pixels: int
     min_area: float
     photo_share: float
+    whole_photos: bool = False
+    revived: tuple[int, int] | None = None
 
     def views(self) -> ViewSettings:
         """Give how the stage's views are drawn."""
@@ -77,12 +82,15 @@ class Pace:
     warm_up_steps: int = 200
 
 
-def start_stage(stage: Stage, last: tuple[Stage, SceneTrainer] | None) -> SceneTrainer:
+def start_stage(
+    stage: Stage, last: tuple[Stage, SceneTrainer] | None, *, seed: int = 0
+) -> SceneTrainer:
     """Give the trainer of a stage: the last one's, or one with a model grown from its.
 
     Args:
         stage: The stage that begins.
         last: The stage before and its trainer; None starts from random weights.
+        seed: Of the noise of an output that is revived.
 
     Raises:
         ValueError: If the stages' presets differ in more than images and patches.
@@ -90,11 +98,20 @@ def start_stage(stage: Stage, last: tuple[Stage, SceneTrainer] | None) -> SceneT
     if last is None:
         return SceneTrainer(SAM.from_preset(stage.preset))
     before, trainer = last
-    if before.preset == stage.preset:
-        return trainer
-    model = SAM.from_preset(stage.preset)
-    grow(trainer.sam, model)
-    return SceneTrainer(model)
+    if before.preset != stage.preset:
+        model = SAM.from_preset(stage.preset)
+        grow(trainer.sam, model)
+        grown = SceneTrainer(model)
+        # The head that groups pixels has no size that depends on the resolution.
+        for source, target in zip(
+            trainer.grouping.seed.variables, grown.grouping.seed.variables, strict=True
+        ):
+            target.assign(source)
+        trainer = grown
+    if stage.revived is not None:
+        lost, twin = stage.revived
+        revive_output(trainer.sam, lost=lost, twin=twin, seed=seed)
+    return trainer
 
 
 def train_stage(

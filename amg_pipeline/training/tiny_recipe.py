@@ -31,6 +31,7 @@ from amg_pipeline.training.sources.coco import CocoImage, read_coco
 from amg_pipeline.training.sources.labelled_image import LabelledImage
 from amg_pipeline.training.sources.synthetic import read_synthetic
 from amg_pipeline.training.stages import Pace, Stage, start_stage, train_stage
+from amg_pipeline.training.views import PHOTOGRAPHS, Augmentation
 
 SEED = 0
 #: Seeds from here on are held out: scenes that no training ever sees.
@@ -50,9 +51,24 @@ _COARSE = Stage(
     min_area=0.0,
     photo_share=0.5,
 )
-#: The sizes that ship. Smaller patches: finer borders, and each prompt more than twice as costly.
-_FINE = replace(_COARSE, preset=PRESETS["tiny"], epochs=28, prompts=8, min_area=0.002)
+#: Smaller patches: finer borders, and each prompt more than twice as costly.
+_FINE = replace(
+    _COARSE,
+    preset=replace(PRESETS["tiny"], img_size=192),
+    epochs=28,
+    prompts=8,
+    min_area=0.002,
+)
 _LONG = replace(_FINE, epochs=68, cool_down_epochs=52, batch_size=6, cells=192, photo_share=0.65)
+_WHOLE = replace(
+    _LONG,
+    epochs=30,
+    cool_down_epochs=0,
+    min_area=0.0025,
+    photo_share=0.8,
+    whole_photos=True,
+    revived=(2, 3),
+)
 STAGES = (
     _COARSE,
     # The low-res grid has 64 x 64 cells: what is smaller than a dozen of them teaches noise.
@@ -62,7 +78,17 @@ STAGES = (
     _LONG,
     # The same again, from the average of its weights: the loss still fell.
     replace(_LONG, epochs=70, cool_down_epochs=55),
+    # One output of three had come to answer with nearly the whole image.
+    _WHOLE,
+    # At the size that ships.
+    replace(
+        _WHOLE, preset=PRESETS["tiny"], epochs=15, cool_down_epochs=13, cells=256, revived=None
+    ),
 )
+#: Of whole photographs little is cut off, so that things are as large as in use.
+_MOST = Augmentation(turned=0.1, cropped=0.85, least_crop=0.5, oblong=0.25, least_zoom=0.9)
+#: Scenes, which have fewer pixels, are little enlarged.
+_LARGE_PARTS = Augmentation(least_crop=0.6)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +100,8 @@ class Extent:
         held_out: Synthetic scenes to measure on.
         crops: Crops of each photograph.
         scene_size: Side of scenes and crops in pixels.
+        copies: Scenes of each whole photograph.
+        whole_size: Longer side of these in pixels.
         validation_steps: Batches that are measured after each epoch.
         validation_prompts: Prompts of a measured view.
         calibration_steps: Batches that logits are sharpened on at the end.
@@ -83,6 +111,8 @@ class Extent:
     held_out: int = 256
     crops: int = 8
     scene_size: int = 256
+    copies: int = 4
+    whole_size: int = 416
     validation_steps: int = 6
     validation_prompts: int = 8
     calibration_steps: int = 24
@@ -110,7 +140,8 @@ def train_tiny(
 
     Args:
         work_dir: Holds the rendered scenes, the checkpoints, the logs and the result.
-        photos: Folders of photographs in COCO's format to train on.
+        photos: Folders of photographs in COCO's format to train on. Whole ones are drawn from
+            each folder equally often, crops from each photograph.
         held_out_photos: Folders of others to measure on.
         stages: What to do one after the other; must stay the same when resuming.
         extent: How much is rendered and measured.
@@ -123,19 +154,18 @@ def train_tiny(
     keras.utils.set_random_seed(SEED)
     render = _Renderer(work_dir, extent, processes)
     scenes = render.scenes("scenes", extent.scenes, SEED)
-    crops = render.photos("photos", photos, SEED)
+    crops = render.crops("photos", photos, SEED)
+    wholes = render.wholes(photos, SEED) if any(stage.whole_photos for stage in stages) else []
     held_out = [Source(render.scenes("held_out", extent.held_out, HELD_OUT_SEED))]
-    held_out += [
-        Source(c) for c in render.photos("held_out_photos", held_out_photos, HELD_OUT_SEED)
-    ]
+    held_out += [Source(c) for c in render.crops("held_out_photos", held_out_photos, HELD_OUT_SEED)]
     last = None
     for number, stage in enumerate(stages, start=1):
-        trainer = start_stage(stage, last)
+        trainer = start_stage(stage, last, seed=SEED)
         validation = _validation(held_out, stage, extent)
         train_stage(
             trainer,
             stage,
-            _shared_out(scenes, crops, stage.photo_share),
+            _sources(stage, scenes, crops, wholes),
             validation,
             name=f"stage{number}",
             seed=SEED + number - 1,  # each stage draws its own batches
@@ -175,27 +205,48 @@ class _Renderer:
             processes=self.processes,
         )
 
-    def photos(self, name: str, folders: Sequence[Path], seed: int) -> list[SceneCache]:
-        """Render all folders' photographs as one cache; none if there are no folders."""
+    def crops(self, name: str, folders: Sequence[Path], seed: int) -> list[SceneCache]:
+        """Render crops of all folders' photographs as one cache; none if there are no folders."""
         if not folders:
             return []
         return [
             render_photo_scenes(
                 self.work_dir / name,
                 _read_photos(folders),
-                crops=self.extent.crops,
+                copies=self.extent.crops,
                 seed=seed,
                 size=self.extent.scene_size,
                 processes=self.processes,
             )
         ]
 
+    def wholes(self, folders: Sequence[Path], seed: int) -> list[SceneCache]:
+        """Render the whole photographs of each folder as a cache."""
+        return [
+            render_photo_scenes(
+                self.work_dir / f"whole_photos{number}",
+                _read_photos([folder]),
+                copies=self.extent.copies,
+                seed=seed,
+                size=self.extent.whole_size,
+                whole=True,
+                processes=self.processes,
+            )
+            for number, folder in enumerate(folders, start=1)
+        ]
 
-def _shared_out(
-    scenes: SceneCache, crops: Sequence[SceneCache], photo_share: float
+
+def _sources(
+    stage: Stage, scenes: SceneCache, crops: Sequence[SceneCache], wholes: Sequence[SceneCache]
 ) -> list[Source]:
-    return [Source(scenes, 1.0 - photo_share if crops else 1.0)] + [
-        Source(cache, photo_share) for cache in crops
+    """Share a stage's views out among scenes and photographs, if there are any."""
+    photos, of_photos, of_scenes = crops, PHOTOGRAPHS, PHOTOGRAPHS
+    if stage.whole_photos:
+        photos, of_photos, of_scenes = wholes, _MOST, _LARGE_PARTS
+    if not photos:
+        return [Source(scenes, augmentation=of_scenes)]
+    return [Source(scenes, 1.0 - stage.photo_share, of_scenes)] + [
+        Source(cache, stage.photo_share / len(photos), of_photos) for cache in photos
     ]
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from amg_pipeline.training.batches import SceneBatches, Source, ViewSettings
 from amg_pipeline.training.scene_cache import SceneCache, SceneCacheMeta, render_scenes
+from amg_pipeline.training.views import Augmentation, whole_view
 
 SIZE, LABEL_SIZE, LEVELS = 64, 32, 3
 VIEWS = ViewSettings(
@@ -31,6 +32,7 @@ def plain_cache(value: int) -> SceneCache:
         SceneCacheMeta(count=2, size=128, seed=0),
         np.full((2, 128, 128, 3), value, np.uint8),
         np.ones((2, LEVELS, 128, 128), np.uint8),
+        np.full((2, 2), 128, np.int32),
     )
 
 
@@ -113,6 +115,18 @@ def test_sources_are_drawn_by_their_shares() -> None:
     first = batches[0][0]["image"][:, 0, 0, 0]
     assert set(first) == {10.0, 200.0}
     assert 0.55 < (first == 10.0).mean() < 0.95
+
+
+def test_a_source_has_its_own_augmentation(cache: SceneCache) -> None:
+    still = Augmentation(mirrored=0.0, turned=0.0, cropped=0.0, oblong=0.0, recoloured=0.0)
+    batches = SceneBatches([Source(cache, 1.0, still)], VIEWS, steps=1, seed=0)
+    wholes = [
+        whole_view(cache.images[i], cache.label_maps[i], size=SIZE, label_size=LABEL_SIZE)[0]
+        for i in range(cache.meta.count)
+    ]
+    for view in batches[0][0]["image"]:
+        assert any((view == whole).all() for whole in wholes)
+    assert not any((batches_of(cache)[0][0]["image"][0] == whole).all() for whole in wholes)
 
 
 def test_small_masks_can_be_left_out(cache: SceneCache) -> None:

@@ -103,6 +103,12 @@ def test_best_output_loss_picks_each_targets_minimum_and_skips_absent_targets() 
     assert float(best_output_loss(losses, is_target)) == pytest.approx((2 + 1 + 3) / 3)
 
 
+def test_slack_gives_every_output_a_share_of_each_targets_loss() -> None:
+    losses = np.array([[[1.0], [4.0], [7.0]]], np.float32)
+    loss = best_output_loss(losses, np.ones((1, 1), np.float32), slack=0.1)
+    assert float(loss) == pytest.approx(0.9 * 1.0 + 0.1 * 4.0)
+
+
 def test_weighted_mean_is_zero_without_any_weight() -> None:
     values = np.array([4.0, 8.0], np.float32)
     assert float(weighted_mean(values, np.array([1.0, 3.0], np.float32))) == pytest.approx(7.0)

@@ -60,6 +60,27 @@ def test_own_masks_are_parts_where_they_lie_in_others(tmp_path: Path) -> None:
         assert label_maps[UNITS].min() >= 1
 
 
+def test_whole_photos_keep_their_shape_and_have_nothing_but_their_own_masks(tmp_path: Path) -> None:
+    oblong = CocoImage(
+        tmp_path / "a.png", 40, 80, (rectangle(8, 8, 60, 30),), "a", tmp_path / "instances.json"
+    )
+    Image.new("RGB", (80, 40), "teal").save(tmp_path / "a.png")
+    cache = render_photo_scenes(
+        tmp_path / "cache", [oblong], copies=6, size=SIZE, whole=True, processes=1
+    )
+    scenes = [cache.scene(index) for index in range(6)]
+    assert {scene.image.shape for scene in scenes} == {(SIZE // 2, SIZE, 3)}
+    assert {scene.label_maps.shape for scene in scenes} == {(3, SIZE // 2, SIZE)}
+    own = [scene.label_maps for scene in scenes if not scene.label_maps[PARTS].any()]
+    assert 0 < len(own) < 6
+    for label_maps in own:
+        assert set(np.unique(label_maps[OBJECTS])) == {0, 1}
+        assert not label_maps[UNITS].any()
+    assert not cache.images[:, SIZE // 2 :].any()
+    with pytest.raises(ConfigError, match="whole"):
+        render_photo_scenes(tmp_path / "cache", [oblong], copies=6, size=SIZE, processes=1)
+
+
 def test_seed_and_index_decide_everything(tmp_path: Path) -> None:
     photos = (photo(tmp_path, "a.png"), photo(tmp_path, "b.png"))
     scenes, again = PhotoScenes(photos, 0, SIZE), PhotoScenes(photos, 0, SIZE)
@@ -71,17 +92,17 @@ def test_seed_and_index_decide_everything(tmp_path: Path) -> None:
 
 def test_rendered_crops_are_kept_wherever_the_photos_lie(tmp_path: Path) -> None:
     here = render_photo_scenes(
-        tmp_path / "cache", [photo(tmp_path / "one")], crops=3, size=SIZE, processes=1
+        tmp_path / "cache", [photo(tmp_path / "one")], copies=3, size=SIZE, processes=1
     )
     assert here.images.shape == (3, SIZE, SIZE, 3)
     moved = photo(tmp_path / "two")
     (tmp_path / "one" / "a.png").unlink()
-    again = render_photo_scenes(tmp_path / "cache", [moved], crops=3, size=SIZE, processes=1)
+    again = render_photo_scenes(tmp_path / "cache", [moved], copies=3, size=SIZE, processes=1)
     assert again.meta == here.meta
 
 
 def test_a_cache_of_other_photos_is_refused(tmp_path: Path) -> None:
-    arguments: dict[str, Any] = {"crops": 1, "size": SIZE, "processes": 1}
+    arguments: dict[str, Any] = {"copies": 1, "size": SIZE, "processes": 1}
     render_photo_scenes(tmp_path / "cache", [photo(tmp_path)], **arguments)
     other = photo(tmp_path, masks=(rectangle(1, 1, 9, 9),))
     with pytest.raises(ConfigError, match="source"):
@@ -90,7 +111,7 @@ def test_a_cache_of_other_photos_is_refused(tmp_path: Path) -> None:
 
 def test_no_photos_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="none"):
-        render_photo_scenes(tmp_path, [], crops=1)
+        render_photo_scenes(tmp_path, [], copies=1)
 
 
 def test_missing_scikit_image_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

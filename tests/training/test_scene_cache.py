@@ -47,13 +47,14 @@ def test_cache_holds_the_scenes_of_its_seeds(tmp_path: Path) -> None:
         "images.npy",
         "label_maps.npy",
         "meta.json",
+        "sizes.npy",
     }
 
 
 def test_two_processes_give_the_same_bytes_as_one(tmp_path: Path) -> None:
     for name, processes in (("one", 1), ("two", 2)):
         render_scenes(tmp_path / name, count=40, size=SIZE, processes=processes)
-    for file in ("images.npy", "label_maps.npy", "meta.json"):
+    for file in ("images.npy", "label_maps.npy", "sizes.npy", "meta.json"):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
 
 
@@ -72,7 +73,7 @@ def test_killed_rendering_is_not_a_cache_and_resumes(
     np.testing.assert_array_equal(cache.images[45], render_scene(45, SIZE).image)
 
 
-@pytest.mark.parametrize("renames", [0, 1, 2], ids=["none", "one", "both"])
+@pytest.mark.parametrize("renames", [0, 1, 3], ids=["none", "one", "all"])
 def test_killed_while_publishing_resumes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renames: int
 ) -> None:

@@ -39,7 +39,8 @@ def scenes() -> list[Source]:
     images = rng.integers(0, 256, (2, 32, 32, 3)).astype(np.uint8)
     labels = np.ones((2, 3, 32, 32), np.uint8)
     labels[:, 0, :16] = 2
-    return [Source(SceneCache(SceneCacheMeta(count=2, size=32, seed=0), images, labels))]
+    sizes = np.full((2, 2), 32, np.int32)
+    return [Source(SceneCache(SceneCacheMeta(count=2, size=32, seed=0), images, labels, sizes))]
 
 
 def test_views_fit_the_stages_model() -> None:
@@ -51,6 +52,13 @@ def test_views_fit_the_stages_model() -> None:
 def test_a_stage_of_the_same_sizes_goes_on_with_the_same_model() -> None:
     trainer = start_stage(STAGE, None)
     assert start_stage(replace(STAGE, epochs=3), (STAGE, trainer)) is trainer
+
+
+def test_a_stage_may_revive_an_output() -> None:
+    trainer = start_stage(STAGE, None)
+    start_stage(replace(STAGE, revived=(2, 3)), (STAGE, trainer), seed=5)
+    tokens = as_arrays(trainer.sam.mask_decoder.mask_tokens)
+    assert 0 < np.abs(tokens[2] - tokens[3]).mean() < 0.3 * np.abs(tokens[1] - tokens[3]).mean()
 
 
 def test_a_stage_of_other_sizes_starts_from_what_was_learned() -> None:

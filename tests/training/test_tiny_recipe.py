@@ -45,13 +45,18 @@ COARSE = Stage(
     photo_share=0.5,
 )
 FINE = replace(SMALL, patch_size=SMALL.patch_size // 2)
-#: The second one has smaller patches.
-TWO_STAGES = (COARSE, replace(COARSE, preset=FINE, epochs=2, cool_down_epochs=1))
+#: The second one has smaller patches, and whole photographs.
+TWO_STAGES = (
+    COARSE,
+    replace(COARSE, preset=FINE, epochs=2, cool_down_epochs=1, whole_photos=True),
+)
 EXTENT = Extent(
     scenes=4,
     held_out=2,
     crops=1,
     scene_size=32,
+    copies=1,
+    whole_size=48,
     validation_steps=1,
     validation_prompts=2,
     calibration_steps=1,
