@@ -73,6 +73,7 @@ class Counted:
 
         settings = {
             "points_per_side": case.points_per_side,
+            "points_per_batch": case.points_per_batch,
             "pred_iou_thresh": case.pred_iou_thresh,
             "stability_score_thresh": 0.0,
             **changed,
@@ -83,12 +84,10 @@ class Counted:
             # One thread: the recorder counts without locks.
             segmenter = SamSegmenter(
                 sam or build_seeded_sam(case.model),
-                points_per_batch=case.points_per_batch,
+                points_per_batch=settings["points_per_batch"],
                 threads=1,
             )
-            self._generator = AutomaticMaskGenerator(
-                segmenter, points_per_batch=case.points_per_batch, **settings
-            )
+            self._generator = AutomaticMaskGenerator(segmenter, **settings)
 
     def count(self) -> dict[str, Any]:
         """Count the work of one photo."""
