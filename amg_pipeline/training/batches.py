@@ -15,12 +15,7 @@ from numpy.typing import NDArray
 
 from amg_pipeline.training.prompts import draw_clicks, drop_small_masks, sample_prompts
 from amg_pipeline.training.scene_cache import SceneCache
-from amg_pipeline.training.views import (
-    PHOTOGRAPHS,
-    Augmentation,
-    augmented_view,
-    whole_view,
-)
+from amg_pipeline.training.views import PHOTOGRAPHS, Augmentation, augmented_view, whole_view
 
 Batch = tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]
 

@@ -69,10 +69,8 @@ def best_output_loss(losses: Any, weights: Any, *, slack: float = 0.0) -> Any:
         slack: Share of the loss that all outputs have alike, in [0, 1): an output that fits nothing
             best would never learn to (Rupprecht et al. 2017, arXiv:1612.00197).
     """
-    best = (1.0 - slack) * ops.min(losses, axis=1)
-    if slack:
-        best = best + slack * ops.mean(losses, axis=1)
-    return weighted_mean(best, weights)
+    relaxed = (1.0 - slack) * ops.min(losses, axis=1) + slack * ops.mean(losses, axis=1)
+    return weighted_mean(relaxed, weights)
 
 
 def coarsest_levels(is_target: Any) -> Any:

@@ -73,7 +73,7 @@ def test_killed_rendering_is_not_a_cache_and_resumes(
     np.testing.assert_array_equal(cache.images[45], render_scene(45, SIZE).image)
 
 
-@pytest.mark.parametrize("renames", [0, 1, 3], ids=["none", "one", "all"])
+@pytest.mark.parametrize("renames", [0, 1, 2, 3], ids=["none", "one", "two", "all"])
 def test_killed_while_publishing_resumes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renames: int
 ) -> None:

@@ -8,6 +8,7 @@ import pytest
 from keras import ops
 from numpy.typing import NDArray
 
+from amg_pipeline.training import scene_trainer
 from amg_pipeline.training.batches import SceneBatches, Source, ViewSettings
 from amg_pipeline.training.losses import dice_losses, focal_losses
 from amg_pipeline.training.scene_cache import SceneCache, render_scenes
@@ -107,7 +108,23 @@ class TestLoss:
         assert metrics["top_iou"] == pytest.approx(top, abs=1e-5)
         assert metrics["score_error"] == pytest.approx(score, abs=1e-5)
 
-    def test_perfect_outputs_cost_nothing_and_wrong_ones_do(self) -> None:
+    def test_perfect_outputs_cost_nothing_and_wrong_ones_do(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(scene_trainer, "_SLACK", 0.0)  # or what fits another mask has a cost
+        trainer = SceneTrainer(make_sam())
+        targets = self.targets([[1, 1, 0]], meant=[1])
+        coverage = as_arrays(cut_targets(targets)[0])[0]
+        fine, coarse = (np.where(mask >= 0.5, 30.0, -30.0) for mask in coverage[:2])
+        logits = np.stack([coarse, fine, coarse, -coarse])[None]
+        # The coarse mask is meant.
+        ious = [[1.0, fine[coarse > 0].clip(0, 1).mean(), 1.0, 0.0]]
+        perfect = self.outputs(logits.astype(np.float32), ious)
+        assert float(trainer.compute_loss({}, targets, perfect)) == pytest.approx(0, abs=0.01)
+        swapped = self.outputs(logits[:, [3, 1, 2, 0]].astype(np.float32), ious)
+        assert float(trainer.compute_loss({}, targets, swapped)) > 1.0
+
+    def test_an_output_that_fits_nothing_has_a_small_loss_of_its_own(self) -> None:
         trainer = SceneTrainer(make_sam())
         targets = self.targets([[0, 1, 0]], meant=[1])
         coverage = as_arrays(cut_targets(targets)[0])[0]
