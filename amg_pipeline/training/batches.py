@@ -13,6 +13,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from amg_pipeline.training.pasting import Cutout, paste
 from amg_pipeline.training.prompts import draw_clicks, drop_small_masks, sample_prompts
 from amg_pipeline.training.scene_cache import SceneCache
 from amg_pipeline.training.views import PHOTOGRAPHS, Augmentation, augmented_view, whole_view
@@ -28,11 +29,15 @@ class Source:
         cache: Rendered scenes.
         share: Share of the views; those of all sources are scaled to a sum of one.
         augmentation: How views differ from the scenes, where they are augmented.
+        cutouts: Things that are pasted into scenes, where they are augmented.
+        pasted: Share of the scenes that this happens to.
     """
 
     cache: SceneCache
     share: float = 1.0
     augmentation: Augmentation = PHOTOGRAPHS
+    cutouts: Sequence[Cutout] = ()
+    pasted: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +78,7 @@ class SceneBatches(keras.utils.PyDataset):
 
     Attributes:
         epoch: Which epoch's batches are given next.
+        skipped: Batches of it that are left out, as they were trained on before a kill.
     """
 
     def __init__(
@@ -86,12 +92,13 @@ class SceneBatches(keras.utils.PyDataset):
         self._steps = steps
         self._seed = seed
         self.epoch = 0
+        self.skipped = 0
 
     def __len__(self) -> int:
-        return self._steps
+        return self._steps - self.skipped
 
     def __getitem__(self, index: int) -> Batch:
-        rng = np.random.default_rng((self._seed, self.epoch, index))
+        rng = np.random.default_rng((self._seed, self.epoch, self.skipped + index))
         drawn = [self._draw(rng) for _ in range(self._views.batch_size)]
         inputs, targets = zip(*drawn, strict=True)
         return _stacked(inputs), _stacked(targets)
@@ -132,6 +139,8 @@ class SceneBatches(keras.utils.PyDataset):
         sides = {"size": self._views.size, "label_size": self._views.label_size}
         if not self._views.augment:
             return whole_view(scene.image, scene.label_maps, **sides)
+        if source.cutouts and rng.random() < source.pasted:
+            scene = paste(rng, scene, source.cutouts)
         return augmented_view(
             rng, scene.image, scene.label_maps, augmentation=source.augmentation, **sides
         )

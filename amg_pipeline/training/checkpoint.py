@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import keras
 import numpy as np
 from keras import ops
+from numpy.typing import NDArray
 
 from amg_pipeline.errors import ConfigError
 
@@ -27,6 +28,10 @@ class Batches(Protocol):
 
     epoch: int
     skipped: int
+
+    def __len__(self) -> int:
+        """Count the batches of the epoch, but for those that are skipped."""
+        ...
 
 
 def fit_from_checkpoint(
@@ -56,13 +61,14 @@ def fit_from_checkpoint(
         The checkpoint of the end, with the whole training's history.
 
     Raises:
-        ConfigError: If the checkpoint is of another training, or damaged.
+        ConfigError: If the checkpoint is of another training, or damaged; or if weights become
+            infinite, which no checkpoint takes.
     """
     checkpoint = Checkpoint(path, batches, every=every, settings=settings)
     for callback in callbacks:
-        # What is trainable in an epoch must be so before the optimizer is restored.
+        # What was trainable when the checkpoint was written must be so before it is restored.
         if hasattr(callback, "prepare"):
-            callback.prepare(trainer, checkpoint.stored_epoch())
+            callback.prepare(trainer, checkpoint.trained_epoch())
         if hasattr(callback, "follow"):
             callback.follow(checkpoint)
     callbacks = [checkpoint, *callbacks]
@@ -100,10 +106,14 @@ class Checkpoint(keras.callbacks.Callback):
         self.history: list[dict[str, float]] = []
         self._metrics: list[Any] | None = None
 
-    def stored_epoch(self) -> int:
-        """Give the epoch that a restored training goes on in; 0 if there is no checkpoint."""
+    def trained_epoch(self) -> int:
+        """Give the epoch whose variables the optimizer had; 0 if there is no checkpoint."""
         stored = self._read()
-        return 0 if stored is None else int(stored[1]["epoch"])
+        if stored is None:
+            return 0
+        epoch, step = stored[1]["epoch"], stored[1]["step"]
+        # Between two epochs, the optimizer is still that of the former one.
+        return int(epoch if step else max(epoch - 1, 0))
 
     def restore(self, trainer: Any) -> int:
         """Give the trainer and the batches the state of the checkpoint, if there is one.
@@ -144,7 +154,8 @@ class Checkpoint(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
         """Write a checkpoint now and then."""
         step = self._batches.skipped + batch + 1
-        if step % self._every == 0:
+        # After an epoch's last step there is none to go on with: the epoch's end comes next.
+        if step % self._every == 0 and batch + 1 < len(self._batches):
             self._write(self._epoch, step)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -155,6 +166,7 @@ class Checkpoint(keras.callbacks.Callback):
     def _write(self, epoch: int, step: int) -> None:
         trainer = self.model
         arrays = {name: ops.convert_to_numpy(v) for name, v in _variables(trainer).items()}
+        _refuse_infinite(arrays)
         for i, variable in enumerate(trainer.metrics_variables):
             arrays[f"metric/{i}"] = ops.convert_to_numpy(variable)
         position: dict[str, Any] = {"epoch": epoch, "step": step, "settings": self._settings}
@@ -189,6 +201,15 @@ class Checkpoint(keras.callbacks.Callback):
                 "Received: one with others. Restore the settings, or choose another output."
             )
         return arrays, position
+
+
+def _refuse_infinite(arrays: dict[str, NDArray[Any]]) -> None:
+    for name, values in arrays.items():
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            raise ConfigError(
+                f"Expected finite weights. Received: {name} with infinities or NaN, as after too "
+                "large steps. Lower the learning rate; the last checkpoint is from before."
+            )
 
 
 def _variables(trainer: Any) -> dict[str, Any]:

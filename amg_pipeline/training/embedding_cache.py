@@ -15,6 +15,12 @@ from amg_pipeline.training.labelled_views import LabelledViews
 _BATCH = 4
 
 
+def embedding_bytes(sam: SAM) -> int:
+    """Give the size of a view's embedding in memory, in bytes of float32."""
+    rows, columns = sam.image_encoder.grid_size
+    return 4 * rows * columns * int(sam.image_encoder.out_chans)
+
+
 class EmbeddingCache:
     """A few views of each image, embedded; a source of views for `PromptedBatches`.
 
@@ -26,7 +32,7 @@ class EmbeddingCache:
         views_per_image: How many of each image are embedded; one if views are not random.
         seed: Decides which.
         dtype: What embeddings are kept in; `float16` halves the memory, which is 4 MB a view for
-            the published models.
+            the published models; see `embedding_bytes`.
     """
 
     def __init__(

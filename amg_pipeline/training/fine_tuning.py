@@ -9,6 +9,7 @@ Source: Howard and Ruder 2018, ULMFiT (arXiv:1801.06146), for both; Bao et al. 2
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,9 @@ import keras
 
 from amg_pipeline.errors import ConfigError
 from amg_pipeline.sam.model import SAM
+
+#: Tables whose rows are tokens, or are added to tokens or positions: no kernels.
+_EMBEDDING = re.compile(r"(^|/)(\w+_embed|\w+_tokens?|point_embeddings_\d+)$")
 
 
 def freeze_encoder(sam: SAM, *, trained_blocks: int = 0) -> None:
@@ -114,7 +118,8 @@ class LayerwiseAdamW(keras.optimizers.Adam):
         learning_rate: Rate, or schedule, of variables that are not listed.
         rates: Fractions of it by the variables' paths; see `layer_rates`.
         decay: Share of a weight that is taken off in a step, by its learning rate: AdamW's weight
-            decay. Biases, norms and embeddings of tokens, all of one axis or one row, have none.
+            decay. Biases and norms, which have one axis, and embeddings of tokens, prompts and
+            positions have none.
         **kwargs: Further arguments of `keras.optimizers.Adam`.
     """
 
@@ -134,7 +139,7 @@ class LayerwiseAdamW(keras.optimizers.Adam):
         """Move one variable."""
         known = self._trainable_variables[self._get_variable_index(variable)]
         rate = keras.ops.cast(learning_rate, variable.dtype) * self.rates.get(known.path, 1.0)
-        if self.decay and len(variable.shape) > 1 and variable.shape[0] > 1:
+        if self.decay and len(variable.shape) > 1 and not _EMBEDDING.search(known.path):
             self.assign_sub(variable, variable * (rate * self.decay))
         super().update_step(gradient, variable, rate)
 

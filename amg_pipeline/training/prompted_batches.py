@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from amg_pipeline.training.labelled_views import MASK_DETAIL, ViewSource
 from amg_pipeline.training.prompts import sample_mask_prompts
+from amg_pipeline.training.sources.order import draw_order
 
 Batch = tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]
 
@@ -19,6 +20,9 @@ class PromptedBatches(keras.utils.PyDataset):
 
     Images come in a new random order in each pass; what a batch holds depends on the seed and on
     its place in the training alone, so that a training can be taken up at any step.
+
+    Where the order is fixed, each image counts equally often: what fills up the last batch after
+    the last whole pass has prompts that mean nothing.
 
     Args:
         views: Where views come from: `LabelledViews` or `EmbeddingCache`.
@@ -62,6 +66,7 @@ class PromptedBatches(keras.utils.PyDataset):
         self._rounds = rounds
         self._seed = seed
         self._fixed = not views.is_random if fixed is None else fixed
+        self._order: tuple[int, NDArray[np.int64]] | None = None
         self.epoch = 0
         self.skipped = 0
 
@@ -79,8 +84,16 @@ class PromptedBatches(keras.utils.PyDataset):
             step += self.epoch * self._steps
         first = step * self._batch_size
         drawn = [self._draw(first + place) for place in range(self._batch_size)]
-        inputs, targets = zip(*drawn, strict=True)
-        return _stacked(inputs), _stacked(targets)
+        inputs, targets = (_stacked(parts) for parts in zip(*drawn, strict=True))
+        if self._fixed:
+            targets["masks"][max(self._counted - first, 0) :] = 0.0
+        return inputs, targets
+
+    @property
+    def _counted(self) -> int:
+        """Views of a fixed epoch that count: whole passes over the images, if there is one."""
+        views = self._steps * self._batch_size
+        return views - views % len(self._views) if views >= len(self._views) else views
 
     def on_epoch_end(self) -> None:
         """Go on to the next epoch."""
@@ -89,9 +102,7 @@ class PromptedBatches(keras.utils.PyDataset):
     def _draw(self, place: int) -> Batch:
         """Draw the view of a place in the training, with its prompts."""
         turn, at = divmod(place, len(self._views))
-        index = at
-        if not self._fixed:
-            index = int(np.random.default_rng((self._seed, turn)).permutation(len(self._views))[at])
+        index = at if self._fixed else self._shuffled(turn, at)
         rng = np.random.default_rng((self._seed, turn, at, 1))
         inputs, masks = self._views.draw(index, rng)
         coords, labels, meant = sample_mask_prompts(
@@ -107,6 +118,14 @@ class PromptedBatches(keras.utils.PyDataset):
         if (meant < 0).any():
             masks, meant = np.zeros((1, *masks.shape[1:]), np.uint8), np.zeros_like(meant)
         return inputs, {"masks": _coverage(masks[meant])}
+
+    def _shuffled(self, turn: int, at: int) -> int:
+        """Give the image at a place of a pass, whose order is drawn once."""
+        known = self._order
+        if known is None or known[0] != turn:
+            known = turn, draw_order(len(self._views), seed=self._seed, epoch=turn)
+            self._order = known
+        return int(known[1][at])
 
 
 def _coverage(masks: NDArray[np.uint8]) -> NDArray[np.float32]:

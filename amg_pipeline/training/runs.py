@@ -23,7 +23,7 @@ from amg_pipeline.sam.weights import save_weights
 from amg_pipeline.training.checkpoint import Checkpoint, fit_from_checkpoint
 from amg_pipeline.training.curves import draw_curves
 from amg_pipeline.training.devices import share_batches_out
-from amg_pipeline.training.embedding_cache import EmbeddingCache
+from amg_pipeline.training.embedding_cache import EmbeddingCache, embedding_bytes
 from amg_pipeline.training.fine_tuning import (
     LayerwiseAdamW,
     ProgressiveUnfreezing,
@@ -34,6 +34,7 @@ from amg_pipeline.training.labelled_views import LabelledViews, ViewSource
 from amg_pipeline.training.lora import add_adapters, count_parameters, merge_adapters
 from amg_pipeline.training.optimizing import WarmUpHold
 from amg_pipeline.training.prompted_batches import PromptedBatches
+from amg_pipeline.training.scenes import HELD_OUT_SEED
 from amg_pipeline.training.settings import SourceSettings, TrainConfig, settings_text
 from amg_pipeline.training.sources.formats import read_source
 from amg_pipeline.training.sources.labelled_image import LabelledImage
@@ -85,13 +86,12 @@ def run_training(
             f"model.backend must be the one that Keras runs on here, {keras.backend.backend()}. "
             f"Received: {config.model.backend}; start a new process."
         )
-    output = Path(config.output)
-    output.mkdir(parents=True, exist_ok=True)
+    output = _make_folder(config.output)
     if config.optimization.data_parallel:
         share_batches_out(config.optimization.batch_size)
     keras.utils.set_random_seed(config.optimization.seed)
-    train = _read(config.data.train)
-    valid = _read(config.data.valid)
+    train = _read(config.data.train, scene_seed=0)
+    valid = _read(config.data.valid, scene_seed=HELD_OUT_SEED)
     sam = build(config)
     callbacks: list[Any] = _freeze(sam, config)
     batches = _batches(sam, train, config)
@@ -120,16 +120,28 @@ def run_training(
     return {**result, "weights": str(output / WEIGHTS)}
 
 
-def _read(sources: Sequence[SourceSettings]) -> list[LabelledImage]:
+def _make_folder(name: str) -> Path:
+    output = Path(name).expanduser()
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise ConfigError(
+            f"output must be a folder. Received: {name}, which is a file. Name another one."
+        ) from error
+    return output
+
+
+def _read(sources: Sequence[SourceSettings], *, scene_seed: int) -> list[LabelledImage]:
     images: list[LabelledImage] = []
     for source in sources:
-        place = source.path
-        if source.format == "synthetic":
-            if not str(place).isdigit():
-                raise ConfigError(f"path of synthetic data must be a number. Received: {place!r}")
-            place = int(place)
         options = {} if source.images is None else {"images": source.images}
-        images.extend(read_source(source.format, place, **options))
+        place = str(source.path)  # YAML takes a folder named 2018 for a number
+        if source.format != "synthetic":
+            images.extend(read_source(source.format, place, **options))
+        elif place.isdigit():
+            images.extend(read_source(source.format, int(place), seed=scene_seed, **options))
+        else:
+            raise ConfigError(f"path of synthetic data must be a number. Received: {place!r}")
     return images
 
 
@@ -150,9 +162,9 @@ def _freeze(sam: SAM, config: TrainConfig) -> list[Any]:
 def _batches(sam: SAM, images: Sequence[LabelledImage], config: TrainConfig) -> PromptedBatches:
     drawn = config.augmentation
     augmentation = Augmentation(**drawn.model_dump()) if drawn is not None else None
-    views = _views(sam, LabelledViews(images, sam, augmentation=augmentation), config)
+    views = LabelledViews(images, sam, augmentation=augmentation)
     return PromptedBatches(
-        views,
+        _embedded(sam, views, config),
         batch_size=config.optimization.batch_size,
         prompts=config.prompts.per_image,
         box_share=config.prompts.box_share,
@@ -164,18 +176,22 @@ def _batches(sam: SAM, images: Sequence[LabelledImage], config: TrainConfig) -> 
     )
 
 
-def _views(sam: SAM, views: LabelledViews, config: TrainConfig) -> ViewSource:
-    """Embed the views once if the encoder stays as it is."""
-    count = config.freezing.cached_views
-    if not (config.freezing.is_encoder_fixed and count):
+def _embedded(sam: SAM, views: LabelledViews, config: TrainConfig) -> ViewSource:
+    """Embed the views once if the encoder stays as it is, as many as memory is meant for."""
+    freezing = config.freezing
+    if not freezing.is_encoder_fixed:
+        return views
+    fitting = freezing.cached_bytes // (len(views) * embedding_bytes(sam))
+    count = min(freezing.cached_views, fitting)
+    if not count:
         return views
     return EmbeddingCache(sam, views, views_per_image=count, seed=config.optimization.seed)
 
 
 def _validation(sam: SAM, images: Sequence[LabelledImage], config: TrainConfig) -> PromptedBatches:
-    views = _views(sam, LabelledViews(images, sam, augmentation=None), config)
+    views = LabelledViews(images, sam, augmentation=None)
     return PromptedBatches(
-        views,
+        _embedded(sam, views, config),
         batch_size=config.optimization.batch_size,
         prompts=config.prompts.per_image,
         box_share=0.0,

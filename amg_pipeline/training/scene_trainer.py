@@ -64,6 +64,9 @@ class SceneTrainer(keras.Model):
         self.group_iou = keras.metrics.Mean(name="group_iou")
         self.built = True
 
+    def follow_trainable(self) -> None:
+        """Do nothing: what is trainable stays so; see `SAMTrainer`."""
+
     def call(self, inputs: dict[str, Any], training: bool | None = None) -> dict[str, Any]:
         features = self.sam.image_encoder(self.sam.preprocess(inputs["image"]), training=training)
         outputs = {}

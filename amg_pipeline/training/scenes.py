@@ -21,6 +21,7 @@ from amg_pipeline.training.noise import noise_bank
 from amg_pipeline.training.painter import ScenePainter
 
 __all__ = [
+    "HELD_OUT_SEED",
     "LEVELS",
     "OBJECTS",
     "PARTS",
@@ -34,6 +35,8 @@ __all__ = [
 # Raised whenever the same seed gives other bytes than before.
 SCENES_VERSION = 3
 SMALLEST_SIZE = 32
+#: Seeds from here on are held out: scenes to measure on, which no training sees.
+HELD_OUT_SEED = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)

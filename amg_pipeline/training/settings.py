@@ -83,6 +83,9 @@ class FreezingSettings(Section):
     lora_where: Literal["all", "encoder", "decoder"] = "all"
     #: Views of each image that are embedded once, where the encoder stays as it is; 0: none.
     cached_views: NonNegativeInt = 6
+    #: Most memory for the embeddings of a data set; fewer views are embedded where it is not enough
+    #: for all, none where it is not enough for one of each image.
+    cached_bytes: PositiveInt = 4 * 2**30
 
     @field_validator("trained_blocks")
     @classmethod
@@ -149,8 +152,8 @@ class TrainConfig(Section):
         return self
 
     def dependencies(self) -> dict[str, Any]:
-        """Give what the trained weights depend on."""
-        return self.model_dump(exclude={"output", "checkpoint_steps", "tensorboard"})
+        """Give what the trained weights depend on, but for the images."""
+        return self.model_dump(exclude={"data", "output", "checkpoint_steps", "tensorboard"})
 
 
 def load_train_config(document: str, *, overrides: Iterable[str] = ()) -> TrainConfig:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import keras
 
 from amg_pipeline.sam.model import SAM
 from amg_pipeline.sam.presets import Preset
 from amg_pipeline.training.batches import SceneBatches, Source, ViewSettings
+from amg_pipeline.training.checkpoint import fit_from_checkpoint
 from amg_pipeline.training.growing import grow
 from amg_pipeline.training.optimizing import WarmUpHold, muon
 from amg_pipeline.training.reviving import revive_output
 from amg_pipeline.training.scene_trainer import SceneTrainer
+from amg_pipeline.training.widening import widen
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +39,7 @@ class Stage:
         photo_share: Share of the views that are made of photographs, if there are any.
         whole_photos: Whether these are parts of whole photographs, rather than of crops.
         revived: An output that starts again, and the one that it starts from; see `revive_output`.
+        pasted: Share of the whole photographs that things of others are pasted into.
     """
 
     preset: Preset
@@ -54,6 +56,7 @@ class Stage:
     photo_share: float
     whole_photos: bool = False
     revived: tuple[int, int] | None = None
+    pasted: float = 0.0
 
     def views(self) -> ViewSettings:
         """Give how the stage's views are drawn."""
@@ -87,21 +90,22 @@ def start_stage(
 ) -> SceneTrainer:
     """Give the trainer of a stage: the last one's, or one with a model grown from its.
 
+    Its input changes first, then its encoder becomes wider.
+
     Args:
         stage: The stage that begins.
         last: The stage before and its trainer; None starts from random weights.
-        seed: Of the noise of an output that is revived.
+        seed: Of what is drawn when the encoder becomes wider or an output is revived.
 
     Raises:
-        ValueError: If the stages' presets differ in more than images and patches.
+        ValueError: If the stages' presets differ in more than images, patches and the width of
+            the image encoder.
     """
     if last is None:
         return SceneTrainer(SAM.from_preset(stage.preset))
     before, trainer = last
     if before.preset != stage.preset:
-        model = SAM.from_preset(stage.preset)
-        grow(trainer.sam, model)
-        grown = SceneTrainer(model)
+        grown = SceneTrainer(_carried_over(trainer.sam, before.preset, stage.preset, seed))
         # The head that groups pixels has no size that depends on the resolution.
         for source, target in zip(
             trainer.grouping.seed.variables, grown.grouping.seed.variables, strict=True
@@ -112,6 +116,16 @@ def start_stage(
         lost, twin = stage.revived
         revive_output(trainer.sam, lost=lost, twin=twin, seed=seed)
     return trainer
+
+
+def _carried_over(sam: SAM, before: Preset, after: Preset, seed: int) -> SAM:
+    narrow = replace(after, embed_dim=before.embed_dim, num_heads=before.num_heads)
+    for preset, carry_over in ((narrow, grow), (after, partial(widen, seed=seed))):
+        if preset != before:
+            model = SAM.from_preset(preset)
+            carry_over(sam, model)
+            sam, before = model, preset
+    return sam
 
 
 def train_stage(
@@ -134,7 +148,8 @@ def train_stage(
         validation: What is measured after each epoch.
         name: Begins the names of the stage's files.
         seed: Decides everything drawn.
-        work_dir: Holds the stage's log, its backup after each epoch, and its weights at the end.
+        work_dir: Holds the stage's log, its checkpoint after each epoch, and its weights at the
+            end.
         pace: Steps of epochs and warm-up.
     """
     finished = work_dir / f"{name}.weights.h5"
@@ -156,35 +171,24 @@ def train_stage(
     if finished.exists():
         trainer.load_weights(finished)
         return
-    batches = SceneBatches(sources, stage.views(), steps=pace.steps_per_epoch, seed=seed)
-    backup = work_dir / f"backup_{name}"
-    trainer.fit(
-        batches,
-        validation_data=validation,
+    checkpoint = work_dir / f"{name}.checkpoint.npz"
+    fit_from_checkpoint(
+        trainer,
+        SceneBatches(sources, stage.views(), steps=pace.steps_per_epoch, seed=seed),
+        checkpoint,
         epochs=stage.epochs,
+        every=pace.steps_per_epoch,
+        settings=repr((stage, seed, pace)),
         callbacks=[
             keras.callbacks.SwapEMAWeights(),
-            # Kept until the weights are there: a kill in between must not cost the stage.
-            keras.callbacks.BackupAndRestore(str(backup), delete_checkpoint=False),
-            ResumeBatches(batches),
             keras.callbacks.CSVLogger(str(work_dir / f"{name}.csv"), append=True),
         ],
-        shuffle=False,  # the batches are random already, and repeatable
+        validation_data=validation,
         verbose=2,
     )
     # The averaged weights are better than the last ones.
     trainer.optimizer.finalize_variable_values(trainer.trainable_variables)
-    trainer.save_weights(finished)
-    shutil.rmtree(backup)
-
-
-class ResumeBatches(keras.callbacks.Callback):
-    """Starts the batches at the epoch that a resumed `fit` starts at."""
-
-    def __init__(self, batches: SceneBatches) -> None:
-        super().__init__()
-        self._batches = batches
-
-    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
-        """Tell the batches which epoch begins."""
-        self._batches.epoch = epoch
+    partial_weights = work_dir / f"partial_{finished.name}"
+    trainer.save_weights(partial_weights)
+    partial_weights.replace(finished)
+    checkpoint.unlink()

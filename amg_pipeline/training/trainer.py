@@ -44,7 +44,10 @@ class SAMTrainer(keras.Model):
     is wrong.
 
     What is frozen (`trainable = False`, anywhere in the SAM) stays as it is. It may be changed
-    between two calls of `fit`: the optimizer keeps what it knows of the other variables.
+    between two calls of `fit`: the optimizer keeps what it knows of the other variables. Where
+    mask prompts are not shown, what embeds them is frozen; a model that ignores them goes on to.
+
+    Metrics are means over all prompts that mean a mask, however these are shared out in batches.
 
     Args:
         sam_model: The model that is trained.
@@ -57,8 +60,10 @@ class SAMTrainer(keras.Model):
         iou_weight: Weight of the score's squared error.
 
     A `loss` given to `compile` takes the place of focal and dice: a function of target and logits,
-    both `(N, 1, S, S)`, that gives a number, or one for each prompt. `{"masks": f, "ious": g}`
-    replaces the score's too, `g` being a function of true and predicted IoU `(N, K)`.
+    both `(N, 1, S, S)`, or the name of one of Keras's. `{"masks": f, "ious": g}` replaces the
+    score's too, `g` being a function of true and predicted IoU `(N, K)`. Of a result `(N, ...)`
+    each prompt has the mean as its loss; a single number is that of all prompts, those that mean
+    nothing included.
 
     Source: Kirillov et al. 2023 (arXiv:2304.02643), appendix A.
     """
@@ -195,8 +200,9 @@ class SAMTrainer(keras.Model):
         true_ious = ops.stop_gradient(ops.max(ious, axis=-1))
         any_weight = ops.max(weights, axis=-1)
         iou_loss = self._score_loss(true_ious, scores, any_weight)
-        self.mask_loss.update_state(mask_loss)
-        self.iou_loss.update_state(iou_loss)
+        prompts = ops.sum(any_weight)  # batches differ in how many of their prompts mean a mask
+        self.mask_loss.update_state(mask_loss, sample_weight=prompts)
+        self.iou_loss.update_state(iou_loss, sample_weight=prompts)
         self._update_ious(true_ious[:, 1:], scores[:, 1:], any_weight, turn)
         return mask_loss + self.iou_weight * iou_loss
 
@@ -206,21 +212,18 @@ class SAMTrainer(keras.Model):
         if loss is None:
             focal = self.focal_weight * focal_losses(flat, flat_targets)
             return focal + self.dice_weight * dice_losses(flat, flat_targets)
-        loss = keras.losses.get(loss)
-        zeros = ops.zeros_like(flat[:, 0, 0])  # a loss may give one number for all
-        columns = [
-            ops.stack(
-                [zeros + loss(targets[:, i : i + 1], logits[:, k : k + 1]) for k in range(4)], 1
-            )
-            for i in range(targets.shape[1])
-        ]
+        loss, outputs = keras.losses.get(loss), range(logits.shape[1])
+        columns = []
+        for i in range(targets.shape[1]):
+            target = targets[:, i : i + 1]
+            each = [_by_prompt(loss(target, logits[:, k : k + 1]), target) for k in outputs]
+            columns.append(ops.stack(each, axis=1))
         return ops.stack(columns, axis=2)
 
     def _score_loss(self, true_ious: Any, scores: Any, weights: Any) -> Any:
         loss = self.loss.get("ious") if isinstance(self.loss, Mapping) else None
-        if loss is not None:
-            return ops.mean(keras.losses.get(loss)(true_ious, scores))
-        return weighted_mean(ops.mean(ops.square(scores - true_ious), axis=-1), weights)
+        losses = keras.losses.get(loss or "mse")(true_ious, scores)
+        return weighted_mean(_by_prompt(losses, scores), weights)
 
     def _update_ious(self, true_ious: Any, scores: Any, weights: Any, turn: int) -> None:
         top = ops.one_hot(ops.argmax(scores, axis=-1), scores.shape[-1])
@@ -230,6 +233,13 @@ class SAMTrainer(keras.Model):
             self.top_iou.update_state(top_ious, sample_weight=weights)
         if self.last_iou is not None and turn == self.rounds - 1:
             self.last_iou.update_state(top_ious, sample_weight=weights)
+
+    def get_metrics_result(self) -> dict[str, Any]:
+        """Give what was measured; Keras's own mean of losses weighs every batch alike."""
+        results: dict[str, Any] = super().get_metrics_result()
+        if "loss" in results:
+            results["loss"] = results["mask_loss"] + self.iou_weight * results["iou_loss"]
+        return results
 
     def fit(self, *args: Any, **kwargs: Any) -> Any:
         """Train as `keras.Model.fit` does, what is trainable now."""
@@ -251,9 +261,14 @@ class SAMTrainer(keras.Model):
         self._trained = identities
 
     def _freeze_unused(self) -> None:
-        if not (self.mask_prompts and self.rounds > 1):
-            for layer in self.sam.prompt_encoder.mask_downscaling:
-                layer.trainable = False  # no mask prompts, no gradients
+        if self.mask_prompts and self.rounds > 1:
+            return
+        encoder = self.sam.prompt_encoder
+        for layer in encoder.mask_downscaling:
+            layer.trainable = False  # no mask prompts, no gradients
+        if not heeds_mask_prompts(self.sam):
+            # Any mask prompt is embedded as none is; trained alone, the latter would move away.
+            encoder.no_mask_embed.trainable = False
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -283,6 +298,13 @@ def _flat(masks: Any) -> Any:
     """Join the rows of masks `(N, K, S, S)`."""
     _, count, height, width = masks.shape
     return ops.reshape(masks, (-1, count, height * width))
+
+
+def _by_prompt(losses: Any, prompts: Any) -> Any:
+    """Average what a loss gives, a number or `(N, ...)`, to `(N,)`; `prompts` is `(N, ...)`."""
+    losses = ops.convert_to_tensor(losses)
+    each = ops.mean(losses, axis=tuple(range(1, len(losses.shape)))) if losses.shape else losses
+    return ops.broadcast_to(each, ops.shape(prompts)[:1])
 
 
 def heeds_mask_prompts(sam: SAM) -> bool:

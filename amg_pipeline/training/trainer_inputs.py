@@ -36,7 +36,7 @@ def prompt_tokens(sam: SAM, inputs: Mapping[str, Any]) -> tuple[Any, Any, int | 
         such axis.
 
     Raises:
-        ValueError: If there is no prompt.
+        ValueError: If there is no prompt, or their number is not known when a graph is traced.
     """
     if "prompt_coords" in inputs:
         coords, labels = inputs["prompt_coords"], inputs["prompt_labels"]
@@ -71,7 +71,15 @@ def _tokens_of_sam_inputs(sam: SAM, inputs: Mapping[str, Any]) -> tuple[Any, Any
         coords.append(corners)
         labels.append(ops.zeros_like(corners[..., 0], dtype="int32") + kinds.astype(np.int32))
     joined = ops.concatenate(coords, axis=-2), ops.concatenate(labels, axis=-1)
-    return *joined, joined[0].shape[1] if len(joined[0].shape) == 4 else None
+    if len(joined[0].shape) != 4:
+        return *joined, None
+    prompts = joined[0].shape[1]
+    if prompts is None:
+        raise ValueError(
+            "Every image must have the same known number of prompts. Received prompts of shape "
+            f"{tuple(joined[0].shape)}. Fill up with points of label -1 and empty masks."
+        )
+    return *joined, prompts
 
 
 def low_res_targets(masks: Any, prompts: int | None, low_res: int) -> Any:
@@ -98,12 +106,15 @@ def low_res_targets(masks: Any, prompts: int | None, low_res: int) -> Any:
         masks = ops.transpose(masks, (0, 3, 1, 2))
     elif prompts is not None and len(shape) == 4 and shape[1] == prompts:
         masks = ops.reshape(masks, (-1, 1, ops.shape(masks)[2], ops.shape(masks)[3]))
-    elif prompts is not None or len(shape) != 4:
-        expected = "(B, h, w) or (B, L, h, w)" if prompts is None else f"(B, {prompts}, h, w)"
+    elif prompts is not None or len(shape) != 4 or shape[1] is None:
+        expected = f"(B, {prompts}, h, w)"
+        if prompts is None:
+            expected = "(B, h, w) or (B, L, h, w) with a known L"
         raise ValueError(f"Target masks must be of shape {expected}. Received: {shape}")
-    height, width = ops.shape(masks)[2], ops.shape(masks)[3]
-    if (height, width) == (low_res, low_res):
+    if tuple(masks.shape[2:]) == (low_res, low_res):
         return masks
+    # While a graph is traced sizes may be tensors; of the low-res frame, sampling changes nothing.
+    height, width = ops.shape(masks)[2], ops.shape(masks)[3]
     return _sampled(_sampled(masks, 2, height, width, low_res), 3, width, height, low_res)
 
 

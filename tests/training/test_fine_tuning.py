@@ -107,6 +107,17 @@ def test_weight_decay_is_scaled_with_the_step() -> None:
     np.testing.assert_allclose(moved, [-0.02, -0.005], rtol=1e-3)
 
 
+def test_embeddings_biases_and_norms_do_not_decay() -> None:
+    variables = small_sam().trainable_variables
+    before = as_arrays(variables)
+    optimizer = LayerwiseAdamW(0.1, decay=0.2)
+    optimizer.apply([ops.zeros(v.shape) for v in variables], variables)
+    pairs = zip(variables, before, strict=True)
+    moved = {v.path for v, values in pairs if (as_arrays(v) != values).any()}
+    # Relative positions would decay, but begin with zero.
+    assert moved == {v.path for v in variables if v.name == "kernel"}
+
+
 def test_rates_survive_saving() -> None:
     optimizer = LayerwiseAdamW(0.1, rates={"b": 0.25}, decay=0.2)
     copy = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
@@ -114,8 +125,29 @@ def test_rates_survive_saving() -> None:
 
 
 @pytest.mark.training
+# The described loss has no use for predicted IoU, and no mask is shown.
+@pytest.mark.filterwarnings("ignore:Gradients do not exist")
 def test_the_classification_head_of_the_description_is_trained() -> None:
     """Section 11 of the user's description, strategy 3, on a smaller model."""
+
+    def dice_loss(y_true: Any, y_pred: Any) -> Any:
+        y_pred = ops.sigmoid(y_pred)
+        overlap = ops.sum(y_true * y_pred, axis=[1, 2, 3])
+        union = ops.sum(y_true, axis=[1, 2, 3]) + ops.sum(y_pred, axis=[1, 2, 3])
+        return 1.0 - (2.0 * overlap + 1e-6) / (union + 1e-6)
+
+    def focal_loss(y_true: Any, y_pred: Any, alpha: float = 0.25, gamma: float = 2.0) -> Any:
+        y_pred = ops.sigmoid(y_pred)
+        ce = ops.binary_crossentropy(y_true, y_pred, from_logits=False)
+        p_t = y_true * y_pred + (1 - y_true) * (1 - y_pred)
+        alpha_t = y_true * alpha + (1 - y_true) * (1 - alpha)
+        return ops.mean(alpha_t * ops.power(1 - p_t, gamma) * ce)
+
+    def multitask_loss(outputs: Any, targets: Any) -> Any:
+        logits = outputs["low_res_logits"]
+        seg_loss = dice_loss(targets["masks"], logits) + focal_loss(targets["masks"], logits)
+        cls_loss = keras.losses.categorical_crossentropy(targets["labels"], outputs["class_probs"])
+        return seg_loss + 0.5 * cls_loss
 
     class WithHead(keras.Model):
         def __init__(self, sam_model: SAM, num_classes: int) -> None:
@@ -136,9 +168,23 @@ def test_the_classification_head_of_the_description_is_trained() -> None:
             features = self.global_pool(features)
             return {**outputs, "class_probs": self.classifier(features, training=training)}
 
+        def compute_loss(self, x: Any, y: Any, y_pred: Any, *_: Any, **__: Any) -> Any:
+            return ops.mean(multitask_loss(y_pred, y))
+
     model = WithHead(small_sam(), num_classes=4)
     image = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype(np.float32)
     points = (np.full((2, 1, 2), 9.0, np.float32), np.ones((2, 1), np.int32))
-    outputs = model({"image": image, "points": points}, training=True)
+    inputs = {"image": image, "points": points}
+    outputs = model(inputs, training=True)
     assert outputs["class_probs"].shape == (2, 4)
     assert outputs["low_res_logits"].shape == (2, 3, 8, 8)
+    parts = (model.classifier, model.sam.mask_decoder, model.sam.image_encoder)
+    before = [as_arrays(part.trainable_variables) for part in parts]
+    masks = np.zeros((2, 3, 8, 8), np.float32)
+    masks[:, :, :4, :4] = 1.0
+    model.compile(optimizer=keras.optimizers.SGD(0.1), run_eagerly=True)
+    loss = model.train_on_batch(inputs, {"masks": masks, "labels": np.eye(4, dtype="float32")[:2]})
+    assert np.isfinite(loss)
+    for part, old in zip(parts, before, strict=True):
+        new = as_arrays(part.trainable_variables)
+        assert any((a != b).any() for a, b in zip(new, old, strict=True)), part.name

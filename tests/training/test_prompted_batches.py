@@ -7,9 +7,11 @@ import pytest
 
 from amg_pipeline.errors import ConfigError
 from amg_pipeline.sam import SAM
+from amg_pipeline.training import prompted_batches
 from amg_pipeline.training.embedding_cache import EmbeddingCache
 from amg_pipeline.training.labelled_views import LabelledViews
 from amg_pipeline.training.prompted_batches import PromptedBatches
+from amg_pipeline.training.sources.order import draw_order
 from tests.sam.small_sam import as_arrays
 from tests.training.labelled_images import Drawing, drawings, small_batches, small_sam
 
@@ -62,15 +64,58 @@ def test_a_place_in_the_training_decides_everything(sam: SAM) -> None:
     np.testing.assert_array_equal(longer[3:], first)
 
 
-def test_every_image_comes_once_in_a_pass(sam: SAM) -> None:
-    seen = []
-    batches = small_batches(sam)
+def note_images(batches: PromptedBatches) -> list[int]:
+    """Let batches note which images they draw, instead of drawing them."""
+    seen: list[int] = []
     batches._views.draw = lambda index, rng: (  # type: ignore[method-assign]
         seen.append(index) or ({}, np.zeros((0, 16, 16), np.uint8))
     )
+    return seen
+
+
+def test_every_image_comes_once_in_a_pass(sam: SAM) -> None:
+    batches = small_batches(sam)
+    seen = note_images(batches)
     for step in range(3):
         batches._draw(step + 3)
     assert sorted(seen) == [0, 1, 2]
+
+
+def test_the_order_of_a_pass_is_drawn_once(sam: SAM, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[int] = []
+
+    def draw(count: int, *, seed: int, epoch: int) -> Any:
+        drawn.append(epoch)
+        return draw_order(count, seed=seed, epoch=epoch)
+
+    monkeypatch.setattr(prompted_batches, "draw_order", draw)
+    batches = small_batches(sam, seed=7)
+    seen = note_images(batches)
+    for _ in range(2):
+        for index in range(len(batches)):
+            batches[index]
+        batches.on_epoch_end()
+    assert drawn == [0, 1]
+    assert seen == [*draw_order(3, seed=7, epoch=0), *draw_order(3, seed=7, epoch=1)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "counted"),
+    [
+        ({}, 5),  # 3 of 8 views fill up the last batch
+        ({"steps": 1}, 4),
+        ({"steps": 4}, 15),
+        ({"fixed": False}, 8),
+    ],
+)
+def test_images_that_fill_up_a_fixed_batch_do_not_count(
+    sam: SAM, arguments: dict[str, Any], counted: int
+) -> None:
+    views = LabelledViews(drawings(5), sam, augmentation=None)
+    batches = PromptedBatches(views, batch_size=4, prompts=2, **arguments)
+    masks = np.concatenate([batches[i][1]["masks"] for i in range(len(batches))])
+    means_one = masks.any(axis=(2, 3)).all(axis=1)
+    assert means_one.tolist() == [place < counted for place in range(len(masks))]
 
 
 def test_validation_is_the_same_in_every_epoch(sam: SAM) -> None:

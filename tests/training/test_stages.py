@@ -72,6 +72,20 @@ def test_a_stage_of_other_sizes_starts_from_what_was_learned() -> None:
     np.testing.assert_array_equal(grown, learned)
 
 
+def test_a_stage_of_a_wider_encoder_answers_as_the_one_before() -> None:
+    before = start_stage(STAGE, None)
+    wide = replace(SMALL, embed_dim=2 * SMALL.embed_dim, num_heads=2 * SMALL.num_heads)
+    after = start_stage(replace(STAGE, preset=wide), (STAGE, before))
+    image = np.random.default_rng(0).uniform(0, 255, (1, 32, 32, 3)).astype(np.float32)
+    answers = [
+        as_arrays(trainer.sam.image_encoder(trainer.sam.preprocess(image)))
+        for trainer in (before, after)
+    ]
+    np.testing.assert_allclose(*answers, rtol=1e-3, atol=1e-4)
+    # Its input changes at the same time.
+    start_stage(replace(STAGE, preset=replace(wide, patch_size=8)), (STAGE, before))
+
+
 @pytest.mark.training
 def test_what_sees_mask_prompts_is_not_trained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -5,8 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from amg_pipeline.training.sources.labelled_image import LabelledImage
+
+
+def draw_order(count: int, *, seed: int, epoch: int) -> NDArray[np.int64]:
+    """Draw the order of so many images in an epoch, int64 `(count,)`."""
+    return np.random.default_rng((seed, epoch)).permutation(count)
 
 
 class Shuffled(Sequence[LabelledImage]):
@@ -20,7 +26,7 @@ class Shuffled(Sequence[LabelledImage]):
 
     def __init__(self, images: Sequence[LabelledImage], *, seed: int, epoch: int = 0) -> None:
         self._images = images
-        self._order = np.random.default_rng((seed, epoch)).permutation(len(images))
+        self._order = draw_order(len(images), seed=seed, epoch=epoch)
 
     def __len__(self) -> int:
         return len(self._images)
