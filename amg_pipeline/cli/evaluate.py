@@ -6,6 +6,7 @@ import io
 import re
 from collections.abc import Sequence
 from contextlib import nullcontext
+from typing import Any
 
 import click
 import numpy as np
@@ -86,11 +87,20 @@ def _document(settings: EvaluationConfig, found: Evaluation) -> bytes:
             "kind": settings.kind,
             **found.summary,
             "failed": found.failed,
-            "settings": settings.model_dump(mode="json", exclude=unused),
+            "settings": _without_credentials(settings.model_dump(mode="json", exclude=unused)),
             "amg_pipeline": __version__,
         },
         option=_JSON_OPTIONS,
     )
+
+
+def _without_credentials(value: Any) -> Any:
+    """Redact every text in settings: any of them may be an address."""
+    if isinstance(value, dict):
+        return {key: _without_credentials(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_without_credentials(part) for part in value]
+    return redact(value) if isinstance(value, str) else value
 
 
 def _write(output: Destination, document: bytes, found: Evaluation) -> None:

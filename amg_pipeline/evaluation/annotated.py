@@ -11,8 +11,16 @@ from scipy import ndimage
 
 from amg_pipeline.amg.packed_masks import pack_mask
 from amg_pipeline.amg.rle import encode_packed
-from amg_pipeline.errors import ImageDecodeError
+from amg_pipeline.errors import (
+    ImageDecodeError,
+    ImageFetchError,
+    ImageNotFoundError,
+    StorageAccessError,
+    StorageError,
+    TransientStorageError,
+)
 from amg_pipeline.records import Rle
+from amg_pipeline.storage.object_store import ObjectStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +70,24 @@ class AnnotatedImage:
                     "its EXIF data, try the other value of dataset.exif_orientation"
                 )
         return pixels, annotations
+
+
+def read_annotation_file(store: ObjectStore, key: str) -> bytes:
+    """Read the file of an image's annotations; one that cannot be read costs this image only.
+
+    Raises:
+        ImageFetchError: If it is not there or cannot be read.
+        TransientStorageError: If the store kept failing in a way that may pass.
+        StorageAccessError: If an object store refuses the caller, as it may for every other file.
+    """
+    try:
+        return store.read(key)
+    except FileNotFoundError as error:
+        raise ImageNotFoundError(f"{key} must be there. Received: nothing") from error
+    except (TransientStorageError, StorageAccessError):
+        raise
+    except StorageError as error:
+        raise ImageFetchError(str(error)) from error
 
 
 def label_map_to_segments(labels: NDArray[np.integer]) -> tuple[Rle, ...]:

@@ -14,8 +14,13 @@ import numpy as np
 import scipy.io
 from scipy.io.matlab import MatReadError
 
-from amg_pipeline.errors import ImageDecodeError, ImageNotFoundError
-from amg_pipeline.evaluation.annotated import AnnotatedImage, Annotation, label_map_to_segments
+from amg_pipeline.errors import ImageDecodeError
+from amg_pipeline.evaluation.annotated import (
+    AnnotatedImage,
+    Annotation,
+    label_map_to_segments,
+    read_annotation_file,
+)
 from amg_pipeline.evaluation.photo_folder import PhotoFolder, stem_of
 from amg_pipeline.storage.object_store import ObjectStore
 from amg_pipeline.storage.uris import absolute_uri
@@ -51,10 +56,7 @@ def read_bsds(photos: PhotoFolder, annotations: str) -> list[AnnotatedImage]:
 
 
 def _read(store: ObjectStore, key: str) -> tuple[Annotation, ...]:
-    try:
-        return parse_ground_truth(store.read(key))
-    except FileNotFoundError as error:
-        raise ImageNotFoundError(f"{key} must be there. Received: nothing") from error
+    return parse_ground_truth(read_annotation_file(store, key))
 
 
 def parse_ground_truth(data: bytes) -> tuple[Annotation, ...]:

@@ -23,18 +23,20 @@ _MAX_SIDE = 100_000
 def read_coco_instances(photos: PhotoFolder, annotations: str) -> list[AnnotatedImage]:
     """List the images of an instances file that have segments.
 
-    Crowds are left out, and annotations without a mask.
+    Crowds are left out, and annotations without a mask, as boxes alone have none.
 
     Args:
         photos: The images, which `file_name` names.
         annotations: The JSON file.
 
     Raises:
-        ConfigError: If it is none, or names a file outside the folder of images.
+        ConfigError: If it is none, names a file outside the folder of images, has two images of
+            one id or annotations of an image that it does not list.
     """
     document = _parse(annotations)
     masks: dict[Any, list[Any]] = defaultdict(list)
     try:
+        _check_ids(document)
         for entry in document["annotations"]:
             if not entry.get("iscrowd") and entry.get("segmentation"):
                 masks[entry["image_id"]].append(entry["segmentation"])
@@ -68,6 +70,15 @@ def _parse(uri: str) -> Mapping[str, Any]:
             f"Received: {redact(uri)} without them"
         )
     return document
+
+
+def _check_ids(document: Mapping[str, Any]) -> None:
+    listed = {image["id"] for image in document["images"]}
+    if len(listed) != len(document["images"]):
+        raise ValueError("two images of one id")
+    for entry in document["annotations"]:
+        if entry["image_id"] not in listed:
+            raise ValueError(f"annotations of image {entry['image_id']}, which is not listed")
 
 
 def _name_of(image: Mapping[str, Any]) -> str:

@@ -142,7 +142,7 @@ def summarize_edges(
     Returns:
         `ods`, the F-measure at the best threshold for all; `ods_threshold`; `ois`, the same with
         the best threshold for each image; `ap`, the mean precision over recalls; `r50`, the recall
-        at half precision. All None without images.
+        at half precision, 0 where no threshold is so precise. All None without images.
     """
     if not images:
         return dict.fromkeys(("ods", "ods_threshold", "ois", "ap", "r50"))
@@ -156,7 +156,9 @@ def summarize_edges(
     inside = (places >= recalls[0]) & (places <= recalls[-1])
     ap = float(np.interp(places[inside], recalls, precisions).sum()) / 100
     ascending, recalls_there = _upper_envelope(precision, recall)
-    r50 = float(np.interp(max(0.5, ascending[0]), ascending, recalls_there))
+    r50 = 0.0
+    if ascending[-1] >= 0.5:
+        r50 = float(np.interp(max(0.5, ascending[0]), ascending, recalls_there))
     return {
         "ods": ods,
         "ods_threshold": ods_threshold,

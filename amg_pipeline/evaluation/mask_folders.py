@@ -11,8 +11,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from amg_pipeline.amg.rle import encode_mask
-from amg_pipeline.errors import ImageDecodeError, ImageNotFoundError
-from amg_pipeline.evaluation.annotated import AnnotatedImage, Annotation, label_map_to_segments
+from amg_pipeline.errors import ImageDecodeError
+from amg_pipeline.evaluation.annotated import (
+    AnnotatedImage,
+    Annotation,
+    label_map_to_segments,
+    read_annotation_file,
+)
 from amg_pipeline.evaluation.photo_folder import PhotoFolder, stem_of
 from amg_pipeline.storage.object_store import ObjectStore
 from amg_pipeline.storage.uris import absolute_uri
@@ -81,16 +86,11 @@ def decode_labels(data: bytes) -> NDArray[np.int64]:
 
 
 def _read_labels(store: ObjectStore, key: str) -> tuple[Annotation, ...]:
-    return (Annotation(label_map_to_segments(decode_labels(_fetch(store, key)))),)
+    labels = decode_labels(read_annotation_file(store, key))
+    return (Annotation(label_map_to_segments(labels)),)
 
 
 def _read_masks(store: ObjectStore, keys: list[str]) -> tuple[Annotation, ...]:
-    masks = (encode_mask(decode_labels(_fetch(store, key)) != 0) for key in keys)
+    files = (read_annotation_file(store, key) for key in keys)
+    masks = (encode_mask(decode_labels(data) != 0) for data in files)
     return (Annotation(tuple(mask for mask in masks if mask.area)),)
-
-
-def _fetch(store: ObjectStore, key: str) -> bytes:
-    try:
-        return store.read(key)
-    except FileNotFoundError as error:
-        raise ImageNotFoundError(f"{key} must be there. Received: nothing") from error

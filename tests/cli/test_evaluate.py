@@ -70,6 +70,15 @@ def test_json_is_all_of_standard_output(amg: Amg, config: Path) -> None:
     assert json.loads(ended.out)["images"] == 2
 
 
+def test_credentials_are_in_no_result(amg: Amg, config: Path) -> None:
+    weights = "model.weights=https://host/w.pth?X-Amz-Signature=secret"
+    ended = amg("evaluate", config, "--json", "--set", "output=null", "--set", weights)
+
+    assert ended.code == 0, ended.err
+    assert "https://host/w.pth" in ended.out
+    assert "secret" not in ended.out
+
+
 def test_output_is_not_overwritten_unasked(amg: Amg, config: Path) -> None:
     assert amg("evaluate", config).code == 0
 

@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from amg_pipeline.amg.rle import decode_mask, encode_mask, rle_to_coco
-from amg_pipeline.errors import ConfigError, ImageDecodeError
+from amg_pipeline.errors import ConfigError, ImageDecodeError, ImageFetchError
 from amg_pipeline.evaluation.annotated import label_map_to_segments
 from amg_pipeline.evaluation.bsds import parse_ground_truth
 from amg_pipeline.evaluation.datasets import Subset, open_dataset
 from amg_pipeline.evaluation.mask_folders import decode_labels
+from amg_pipeline.storage.local_files import LocalFiles
+from amg_pipeline.training.sources.coco import read_coco
 
 LABELS = np.array([[1, 1, 2, 0], [1, 3, 2, 0], [3, 3, 2, 700]], np.uint16)
 
@@ -204,6 +206,50 @@ def test_coco_malformed_file_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         open_dataset("coco", images=str(tmp_path), annotations=coco(tmp_path, **changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"images": 2 * [{"id": 1, "file_name": "a.png", "width": 4, "height": 3}]}, "one id"),
+        ({"annotations": [{"image_id": 9, "segmentation": []}]}, "image 9, which is not listed"),
+    ],
+)
+def test_coco_ids_must_be_clear_for_both_readers(
+    tmp_path: Path, changes: dict[str, object], message: str
+) -> None:
+    path = coco(tmp_path, **changes)
+    with pytest.raises(ConfigError, match=message):
+        open_dataset("coco", images=str(tmp_path), annotations=path)
+    with pytest.raises(ConfigError, match=message):
+        read_coco(path)
+
+
+def test_boxes_without_masks_are_no_segments(tmp_path: Path) -> None:
+    boxes = [{"image_id": 7, "bbox": [0, 0, 2, 2]}]
+    path = coco(tmp_path, annotations=boxes)
+
+    with pytest.raises(ConfigError, match="none"):
+        open_dataset("coco", images=str(tmp_path / "images"), annotations=path)
+    assert [len(image.masks) for image in read_coco(path)] == [0, 0]
+
+
+def test_a_file_that_may_not_be_read_costs_its_image_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_photo(tmp_path / "images/a.png")
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "masks/a.png").write_bytes(png(LABELS))
+    (image,) = open_dataset(
+        "masks", images=str(tmp_path / "images"), annotations=str(tmp_path / "masks")
+    )
+
+    def refuse(*_: object) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(LocalFiles, "read", refuse)
+    with pytest.raises(ImageFetchError, match="Permission denied"):
+        image.read_annotations()
 
 
 def test_missing_file_and_unknown_format_are_refused(tmp_path: Path) -> None:

@@ -90,6 +90,17 @@ def test_nothing_found_anywhere_is_zero() -> None:
     assert figures["ods"] == figures["ois"] == figures["ap"] == figures["r50"] == 0.0
 
 
+def test_without_half_precision_there_is_no_recall_at_it() -> None:
+    # Precisions of 0.25, 0.2 and 0.1.
+    figures = summarize_edges(
+        [counts([5, 20, 40], 100, [5, 20, 40], [20, 100, 400])], thresholds_of(3)
+    )
+
+    assert figures["r50"] == 0.0
+    assert figures["ap"] is not None
+    assert figures["ap"] > 0.0
+
+
 def test_perfect_edges_are_perfect() -> None:
     boundary = line(12)
     image = AnnotatedImage(

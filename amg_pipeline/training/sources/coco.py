@@ -62,7 +62,8 @@ def read_coco(
 ) -> list[CocoImage]:
     """List the images of COCO instance annotations; no image is opened.
 
-    Masks without an area are left out. What is kept are paths and segmentations: in memory, as
+    Annotations without a mask, as boxes alone have none, and masks without an area are left out.
+    What is kept are paths and segmentations: in memory, as
     much as about the file itself.
 
     Args:
@@ -75,7 +76,8 @@ def read_coco(
         The images in the file's order.
 
     Raises:
-        ConfigError: If the file is missing, is no such JSON, or names an image outside `images`.
+        ConfigError: If the file is missing, is no such JSON, names an image outside `images`, has
+            two images of one id or annotations of an image that it does not list.
     """
     if crowd not in ("ignore", "take"):
         raise ConfigError(f'crowd must be "ignore" or "take". Received: {crowd!r}.')
@@ -101,10 +103,11 @@ def _images(
         raise ValueError("two images of one id")
     masks: dict[int, list[Any]] = {number: [] for number in sizes}
     for annotation in content["annotations"]:
-        if takes_crowds or not annotation.get("iscrowd", 0):
-            number = int(annotation["image_id"])
+        number, segmentation = int(annotation["image_id"]), annotation.get("segmentation")
+        if number not in sizes:
+            raise ValueError(f"annotations of image {number}, which is not listed")
+        if segmentation and (takes_crowds or not annotation.get("iscrowd", 0)):
             height, width = sizes[number]
-            segmentation = annotation["segmentation"]
             masks[number].extend(check_segmentation(segmentation, height=height, width=width))
     listed = []
     for image in content["images"]:

@@ -99,7 +99,7 @@ def annotation_of(**changes: Any) -> list[dict[str, Any]]:
         coco(annotations=annotation_of(segmentation=[[1, 2, 3, 4, 5, float("nan")]])),
         coco(annotations=annotation_of(segmentation={"counts": "xyz"})),
         coco(annotations=annotation_of(segmentation=7)),
-        coco(annotations=[{"image_id": 7}]),
+        coco(annotations=[{"segmentation": []}]),
     ],
 )
 def test_broken_annotations_are_refused_by_name(tmp_path: Path, content: Any) -> None:
