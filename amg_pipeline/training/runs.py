@@ -79,7 +79,8 @@ def run_training(
         What was measured in the last epoch, and how much was trained.
 
     Raises:
-        ConfigError: If the data are not as the settings say, or the output is of another training.
+        ConfigError: If the data are not as the settings say, an epoch had no mask to learn, weights
+            became infinite, or the output is of another training.
     """
     if keras.backend.backend() != config.model.backend:
         raise ConfigError(
@@ -98,7 +99,8 @@ def run_training(
     validation = _validation(sam, valid, config) if valid else None
     trainer = _compiled(sam, config, config.optimization.epochs * batches.steps_per_epoch)
     trained = count_parameters(trainer.trainable_variables)
-    callbacks += [_Log(output), _Progress(stream, batches, config.optimization.epochs)]
+    callbacks += [_RefuseNothing(), _Log(output)]
+    callbacks += [_Progress(stream, batches, config.optimization.epochs)]
     if config.tensorboard:
         callbacks.append(keras.callbacks.TensorBoard(str(output / "tensorboard")))
     checkpoint = fit_from_checkpoint(
@@ -239,6 +241,17 @@ def _write_log(output: Path, history: Sequence[dict[str, float]]) -> None:
         writer.writerow({"epoch": epoch, **row})
     (output / LOG).write_text(text.getvalue(), encoding="utf-8")
     (output / CURVES).write_text(draw_curves(history), encoding="utf-8")
+
+
+class _RefuseNothing(keras.callbacks.Callback):
+    """Ends a training that learns from no mask: what is left is weight decay."""
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if logs and logs["loss"] == 0.0:
+            raise ConfigError(
+                "Training needs images with masks of at least prompts.min_area. Received: none in "
+                f"epoch {epoch + 1}."
+            )
 
 
 class _Log(keras.callbacks.Callback):

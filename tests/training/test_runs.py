@@ -161,6 +161,15 @@ def test_a_folder_may_have_a_number_for_a_name(tmp_path: Path) -> None:
         run_training(config, io.StringIO(), build=build)
 
 
+@pytest.mark.training
+def test_a_training_without_masks_is_refused(tmp_path: Path) -> None:
+    nothing = ["prompts.min_area=1.0", "data.valid=[]", f"output={tmp_path}"]
+    config = load_train_config(CONFIG, overrides=[*SHORT, *nothing])
+    with pytest.raises(ConfigError, match=r"prompts\.min_area.*epoch 1"):
+        run_training(config, io.StringIO(), build=build)
+    assert not (tmp_path / "weights.safetensors").exists()
+
+
 def test_the_output_must_be_a_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     config = load_train_config(CONFIG, overrides=[f"output={tmp_path / 'file'}"])
