@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -12,6 +10,7 @@ import orjson
 from amg_pipeline.amg.segmentations import draw_segmentation
 from amg_pipeline.errors import ConfigError, ImageDecodeError, StorageError
 from amg_pipeline.evaluation.annotated import AnnotatedImage, Annotation
+from amg_pipeline.evaluation.coco_document import CocoEntry, parse_coco
 from amg_pipeline.evaluation.photo_folder import PhotoFolder
 from amg_pipeline.storage.object_store import read_uri
 from amg_pipeline.storage.uris import absolute_uri, redact
@@ -33,29 +32,18 @@ def read_coco_instances(photos: PhotoFolder, annotations: str) -> list[Annotated
         ConfigError: If it is none, names a file outside the folder of images, has two images of
             one id or annotations of an image that it does not list.
     """
-    document = _parse(annotations)
-    masks: dict[Any, list[Any]] = defaultdict(list)
-    try:
-        _check_ids(document)
-        for entry in document["annotations"]:
-            if not entry.get("iscrowd") and entry.get("segmentation"):
-                masks[entry["image_id"]].append(entry["segmentation"])
-        return [
-            photos.annotated(_name_of(image), partial(_read, masks[image["id"]], *_size_of(image)))
-            for image in document["images"]
-            if image["id"] in masks
-        ]
-    except (LookupError, TypeError, AttributeError, ValueError) as error:
-        raise ConfigError(
-            "Annotations must be a COCO file: images with id, file_name, width and height, and "
-            "annotations with image_id and segmentation. "
-            f"Received: {redact(annotations)} ({type(error).__name__}: {error})"
-        ) from error
+    place = redact(annotations)
+    entries = parse_coco(_read_document(annotations), place=place, max_side=_MAX_SIDE)
+    return [
+        photos.annotated(_key_of(entry, place), partial(_read, entry))
+        for entry in entries
+        if entry.segmentations
+    ]
 
 
-def _parse(uri: str) -> Mapping[str, Any]:
+def _read_document(uri: str) -> Any:
     try:
-        document = orjson.loads(read_uri(absolute_uri(uri)))
+        return orjson.loads(read_uri(absolute_uri(uri)))
     except FileNotFoundError as error:
         raise ConfigError(
             f"Annotations must be a COCO file. Received: {redact(uri)}, where nothing is"
@@ -64,40 +52,23 @@ def _parse(uri: str) -> Mapping[str, Any]:
         raise ConfigError(
             f"Annotations must be a COCO file. Received: {redact(uri)}, no JSON: {error}"
         ) from error
-    if not isinstance(document, dict) or not {"images", "annotations"} <= document.keys():
+
+
+def _key_of(entry: CocoEntry, place: str) -> str:
+    if not entry.name or entry.name.startswith("/") or ".." in entry.name.split("/"):
         raise ConfigError(
-            "Annotations must be a COCO file with images and annotations. "
-            f"Received: {redact(uri)} without them"
+            "Images of a COCO file must lie in the folder of images. "
+            f"Received: {place} with the file_name {entry.name!r}, which leads out of it"
         )
-    return document
+    return entry.name
 
 
-def _check_ids(document: Mapping[str, Any]) -> None:
-    listed = {image["id"] for image in document["images"]}
-    if len(listed) != len(document["images"]):
-        raise ValueError("two images of one id")
-    for entry in document["annotations"]:
-        if entry["image_id"] not in listed:
-            raise ValueError(f"annotations of image {entry['image_id']}, which is not listed")
-
-
-def _name_of(image: Mapping[str, Any]) -> str:
-    name = str(image["file_name"])
-    if not name or name.startswith("/") or ".." in name.split("/"):
-        raise ValueError(f"file_name {name!r} leads out of the folder of images")
-    return name
-
-
-def _size_of(image: Mapping[str, Any]) -> tuple[int, int]:
-    height, width = int(image["height"]), int(image["width"])
-    if not (0 < height <= _MAX_SIDE and 0 < width <= _MAX_SIDE):
-        raise ValueError(f"size {width} x {height} of {image['file_name']!r}")
-    return height, width
-
-
-def _read(segmentations: Sequence[Any], height: int, width: int) -> tuple[Annotation, ...]:
+def _read(entry: CocoEntry) -> tuple[Annotation, ...]:
     try:
-        segments = [draw_segmentation(part, height=height, width=width) for part in segmentations]
+        segments = [
+            draw_segmentation(part, height=entry.height, width=entry.width)
+            for part in entry.segmentations
+        ]
     except (StorageError, LookupError, TypeError, ValueError, OverflowError) as error:
         raise ImageDecodeError(
             f"A segmentation must be polygons or run lengths of the image's size. Received: {error}"

@@ -22,6 +22,7 @@ from amg_pipeline.evaluation.bsds import read_bsds
 from amg_pipeline.evaluation.coco_instances import read_coco_instances
 from amg_pipeline.evaluation.mask_folders import read_mask_folder
 from amg_pipeline.evaluation.photo_folder import PhotoFolder
+from amg_pipeline.storage.uris import redact
 
 _READERS: dict[str, Callable[[PhotoFolder, str], list[AnnotatedImage]]] = {
     "coco": read_coco_instances,
@@ -87,6 +88,6 @@ def open_dataset(
     if not found:
         raise ConfigError(
             f"A data set of format {format} must have an image with annotations. Received: none "
-            f"at {images!r} with {annotations!r}"
+            f"at {redact(images)} with {redact(annotations)}"
         )
     return found

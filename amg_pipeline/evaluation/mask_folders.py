@@ -18,6 +18,7 @@ from amg_pipeline.evaluation.annotated import (
     label_map_to_segments,
     read_annotation_file,
 )
+from amg_pipeline.evaluation.label_pixels import MAX_COLOURS, labels_of_picture
 from amg_pipeline.evaluation.photo_folder import PhotoFolder, stem_of
 from amg_pipeline.storage.object_store import ObjectStore
 from amg_pipeline.storage.uris import absolute_uri
@@ -57,17 +58,18 @@ def read_mask_folder(photos: PhotoFolder, annotations: str) -> list[AnnotatedIma
     return found
 
 
-def decode_labels(data: bytes) -> NDArray[np.int64]:
+def decode_labels(data: bytes, *, max_colours: int | None = None) -> NDArray[np.integer]:
     """Read a PNG as labels.
 
     Args:
         data: The file; grey of up to 16 bits, indices of a palette, or colours.
+        max_colours: See `labels_of_picture`.
 
     Returns:
-        `(height, width)`; a colour is one number of its red, green and blue, opacity left out.
+        `(height, width)`; see `labels_of_picture`.
 
     Raises:
-        ImageDecodeError: If it is no PNG.
+        ImageDecodeError: If it is no PNG, or of too many colours.
     """
     try:
         with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
@@ -75,18 +77,13 @@ def decode_labels(data: bytes) -> NDArray[np.int64]:
                 raise ImageDecodeError(
                     f"Labels must have at most {_MAX_PIXELS} pixels. Received: {image.size}"
                 )
-            values = np.asarray(image.convert("L") if image.mode == "LA" else image)
+            return labels_of_picture(image, max_colours=max_colours)
     except _FAULTS as error:
         raise ImageDecodeError(f"Labels must be a PNG file. Received: {error}") from error
-    if values.ndim == 2:
-        return values.astype(np.int64)
-    red, green, blue = np.moveaxis(values[..., :3].astype(np.int64), 2, 0)
-    colours: NDArray[np.int64] = red << 16 | green << 8 | blue
-    return colours
 
 
 def _read_labels(store: ObjectStore, key: str) -> tuple[Annotation, ...]:
-    labels = decode_labels(read_annotation_file(store, key))
+    labels = decode_labels(read_annotation_file(store, key), max_colours=MAX_COLOURS)
     return (Annotation(label_map_to_segments(labels)),)
 
 

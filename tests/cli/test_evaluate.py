@@ -12,6 +12,8 @@ from PIL import Image
 
 from amg_pipeline.evaluation import measuring
 from amg_pipeline.evaluation.proposals import Proposal
+from amg_pipeline.evaluation.results import Evaluation
+from amg_pipeline.storage.local_files import LocalFiles
 from tests.cli.conftest import Amg
 from tests.evaluation.discs import SIZE, disc
 from tests.evaluation.test_datasets import ground_truth
@@ -77,6 +79,49 @@ def test_credentials_are_in_no_result(amg: Amg, config: Path) -> None:
     assert ended.code == 0, ended.err
     assert "https://host/w.pth" in ended.out
     assert "secret" not in ended.out
+
+
+def test_no_address_of_the_settings_keeps_credentials(
+    amg: Amg, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "agreement.yaml"
+    path.write_text(
+        "kind: agreement\n"
+        "output: memory://key:secret@credentials/out\n"
+        "agreement: {first: 's3://key:secret@bucket/a', second: 'https://h/b?sig=secret'}\n"
+    )
+    found = Evaluation(summary={}, tables=(), rows={"image_id": np.array(["a.png"])})
+    measurement = measuring.Measurement(1, lambda on_image: found)
+    monkeypatch.setattr(measuring, "prepare", lambda settings: measurement)
+
+    ended = amg("evaluate", path, "--json")
+
+    assert ended.code == 0, ended.err
+    assert "secret" not in ended.out + ended.err
+    settings = json.loads(ended.out)["settings"]
+    assert settings["output"] == "memory://credentials/out"
+    assert settings["agreement"] == {"first": "s3://bucket/a", "second": "https://h/b"}
+
+
+def test_unreadable_annotation_ends_with_3_and_the_others_are_measured(
+    amg: Amg, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = LocalFiles.read
+
+    def refuse(self: LocalFiles, key: str) -> bytes:
+        if key == "b é.mat":
+            raise PermissionError(13, "Permission denied")
+        return read(self, key)
+
+    monkeypatch.setattr(LocalFiles, "read", refuse)
+    ended = amg("evaluate", config)
+
+    assert ended.code == 3
+    assert "'b é.png'" in ended.err
+    summary = json.loads((tmp_path / "out/summary.json").read_text())
+    assert summary["images"] == 1
+    assert list(summary["failed"]) == ["b é.png"]
+    assert "Permission denied" in summary["failed"]["b é.png"]
 
 
 def test_output_is_not_overwritten_unasked(amg: Amg, config: Path) -> None:

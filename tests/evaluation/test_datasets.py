@@ -187,7 +187,9 @@ def test_coco_malformed_segmentation_is_an_error_of_the_image(
     ("changes", "message"),
     [
         pytest.param({"images": None}, "COCO file", id="no-list"),
-        pytest.param({"annotations": [{"segmentation": [1]}]}, "KeyError", id="no-image-id"),
+        pytest.param(
+            {"annotations": [{"segmentation": [1]}]}, "without 'image_id'", id="no-image-id"
+        ),
         pytest.param(
             {"images": [{"id": 7, "file_name": "../x.png", "width": 4, "height": 3}]},
             "leads out",
@@ -259,6 +261,28 @@ def test_missing_file_and_unknown_format_are_refused(tmp_path: Path) -> None:
         open_dataset("voc", images="a", annotations="b")
     with pytest.raises(ConfigError, match="none"):
         open_dataset("masks", images=str(tmp_path / "no"), annotations=str(tmp_path / "nor"))
+
+
+def test_credentials_are_in_no_message(tmp_path: Path) -> None:
+    write_photo(tmp_path / "a.png")
+
+    with pytest.raises(ConfigError, match="none at memory://empty with") as caught:
+        open_dataset("masks", images="memory://key:secret@empty", annotations=str(tmp_path))
+
+    assert "secret" not in str(caught.value)
+
+
+def test_a_photograph_is_no_label_map(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8)
+    for folder in ("images", "masks"):
+        write_photo(tmp_path / folder / "a.png")
+    (tmp_path / "masks/a.png").write_bytes(png(noise))
+    (image,) = open_dataset(
+        "masks", images=str(tmp_path / "images"), annotations=str(tmp_path / "masks")
+    )
+
+    with pytest.raises(ImageDecodeError, match="as photographs have"):
+        image.read()
 
 
 def test_names_that_differ_in_their_ending_only_are_refused(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -10,14 +9,9 @@ from typing import Any, Literal
 from amg_pipeline.amg.rle import decode_mask
 from amg_pipeline.amg.segmentations import draw_segmentation
 from amg_pipeline.errors import ConfigError
-from amg_pipeline.training.sources.folders import (
-    checked_size,
-    inside,
-    read_json,
-    read_pixels,
-    reading,
-)
-from amg_pipeline.training.sources.labelled_image import MAX_MASKS, Labelled, shrink
+from amg_pipeline.evaluation.coco_document import CocoEntry, parse_coco
+from amg_pipeline.training.sources.folders import inside, read_json, read_pixels, reading
+from amg_pipeline.training.sources.labelled_image import MAX_MASKS, MAX_SIDE, Labelled, shrink
 from amg_pipeline.training.sources.segmentations import check_segmentation
 
 ANNOTATIONS_FILE = "instances.json"
@@ -63,8 +57,7 @@ def read_coco(
     """List the images of COCO instance annotations; no image is opened.
 
     Annotations without a mask, as boxes alone have none, and masks without an area are left out.
-    What is kept are paths and segmentations: in memory, as
-    much as about the file itself.
+    What is kept are paths and segmentations: in memory, as much as about the file itself.
 
     Args:
         path: The JSON file, or a folder with `instances.json` and `images/`.
@@ -91,34 +84,21 @@ def read_coco(
         )
     folder = annotations.parent / IMAGES_FOLDER if images is None else Path(images)
     content = read_json(annotations, _EXPECTED)
+    entries = parse_coco(
+        content, place=str(annotations), max_side=MAX_SIDE, takes_crowds=crowd == "take"
+    )
     with reading(annotations, _EXPECTED):
-        return _images(content, annotations, folder, takes_crowds=crowd == "take")
+        return [_image_of(entry, annotations, folder) for entry in entries]
 
 
-def _images(
-    content: Any, annotations: Path, folder: Path, *, takes_crowds: bool
-) -> list[CocoImage]:
-    sizes = {int(image["id"]): _size(image) for image in content["images"]}
-    if len(sizes) != len(content["images"]):
-        raise ValueError("two images of one id")
-    masks: dict[int, list[Any]] = {number: [] for number in sizes}
-    for annotation in content["annotations"]:
-        number, segmentation = int(annotation["image_id"]), annotation.get("segmentation")
-        if number not in sizes:
-            raise ValueError(f"annotations of image {number}, which is not listed")
-        if segmentation and (takes_crowds or not annotation.get("iscrowd", 0)):
-            height, width = sizes[number]
-            masks[number].extend(check_segmentation(segmentation, height=height, width=width))
-    listed = []
-    for image in content["images"]:
-        number, name = int(image["id"]), str(image["file_name"])
-        if len(masks[number]) > MAX_MASKS:
-            raise ValueError(f"{name!r} with {len(masks[number])} masks")
-        height, width = sizes[number]
-        found = tuple(masks[number])
-        listed.append(CocoImage(inside(folder, name), height, width, found, name, annotations))
-    return listed
-
-
-def _size(image: Mapping[str, Any]) -> tuple[int, int]:
-    return checked_size(str(image["file_name"]), image["height"], image["width"])
+def _image_of(entry: CocoEntry, annotations: Path, folder: Path) -> CocoImage:
+    size = {"height": entry.height, "width": entry.width}
+    masks = tuple(
+        mask
+        for segmentation in entry.segmentations
+        for mask in check_segmentation(segmentation, **size)
+    )
+    if len(masks) > MAX_MASKS:
+        raise ValueError(f"{entry.name!r} with {len(masks)} masks")
+    path = inside(folder, entry.name)
+    return CocoImage(path, entry.height, entry.width, masks, entry.name, annotations)

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from amg_pipeline.errors import ConfigError, ImageError, StorageError
+from amg_pipeline.evaluation.label_pixels import labels_of_picture
 from amg_pipeline.storage.images import decode_image
 from amg_pipeline.training.sources.labelled_image import MAX_SIDE
 
 IMAGE_ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"})
 _LABEL_FORMATS = ("PNG", "TIFF", "BMP")
-_LABEL_MODES = frozenset({"1", "L", "P", "I", "I;16", "I;16B", "I;16L"})
 
 
 @contextmanager
@@ -174,23 +174,21 @@ def image_size(path: Path) -> tuple[int, int]:
         return (width, height) if is_lying else (height, width)
 
 
-def read_labels(path: Path) -> NDArray[np.integer]:
-    """Read a label map of 1, 8, 16 or 32 bits, or of palette colours.
+def read_labels(path: Path, *, max_colours: int | None = None) -> NDArray[np.integer]:
+    """Read a label map of 1, 8, 16 or 32 bits, of palette colours, or of colours.
+
+    Args:
+        path: The file.
+        max_colours: See `labels_of_picture`.
 
     Returns:
-        The numbers of its pixels, `(height, width)`.
+        The numbers of its pixels, `(height, width)`; see `labels_of_picture`.
 
     Raises:
-        ConfigError: If the file is no image, or one of colours.
+        ConfigError: If the file is no image, or one of too many colours.
     """
     with _opened(path, _LABEL_FORMATS) as image:
-        if image.mode not in _LABEL_MODES:
-            raise ConfigError(
-                f"Expected a label map of one channel of whole numbers. Received: {path} of mode "
-                f"{image.mode}. Save it as PNG of 8 or 16 bits."
-            )
-        labels = np.asarray(image)
-        return labels.astype(np.uint8) if labels.dtype == bool else labels
+        return labels_of_picture(image, max_colours=max_colours)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from amg_pipeline.errors import ConfigError
+from amg_pipeline.evaluation.label_pixels import MAX_COLOURS
 from amg_pipeline.training.sources.folders import (
     IMAGE_ENDINGS,
     image_size,
@@ -55,7 +56,7 @@ class LabelFileImage:
 
     def read(self, longest_side: int) -> Labelled:
         """Decode it; see `LabelledImage.read`."""
-        labels = read_labels(self.labels)
+        labels = read_labels(self.labels, max_colours=MAX_COLOURS)
         height, width = labels.shape
         pixels = read_pixels(self.path, height=height, width=width, listed_in=self.labels)
         return shrink(pixels, masks_of_labels(labels, self.void), longest_side)
@@ -67,11 +68,12 @@ def read_label_files(
     """List the images of a folder that have a label map; no image is opened.
 
     Args:
-        path: Folder with `labels/`: PNG, TIFF or BMP files of 8, 16 or 32 bits. Each is of the
-            image of the same name, whatever the ending, or of the one that `instances.jsonl` says,
-            which `amg export png` writes.
+        path: Folder with `labels/`: PNG, TIFF or BMP files of 8, 16 or 32 bits, or of colours, each
+            of which is a mask and black none. Each is of the image of the same name, whatever the
+            ending, or of the one that `instances.jsonl` says, which `amg export png` writes.
         images: Where the images are; None for `path`'s `images/`.
-        void: Numbers of pixels that are no masks, as 255 in PASCAL VOC.
+        void: Numbers of pixels that are no masks, as 255 in PASCAL VOC; of a colour it is
+            0xRRGGBB.
 
     Returns:
         The images, by the names of their label maps.

@@ -201,12 +201,24 @@ def test_palette_colours_are_numbers(tmp_path: Path) -> None:
     assert len(image.read(1000)[1]) == 2
 
 
-@pytest.mark.parametrize("damage", ["colours", "no image", "two images", "other size", "text"])
+def test_colours_are_masks_and_black_is_none(tmp_path: Path) -> None:
+    save_photo(tmp_path / "images" / "a.png")
+    colours = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    colours[MASK] = (0, 0, 9)
+    colours[OTHER] = (9, 0, 0)
+    colours[0] = (224, 224, 192)
+    save(tmp_path / "labels" / "a.png", colours)
+    (image,) = read_source("label-maps", tmp_path, void=(0xE0E0C0,))
+    np.testing.assert_array_equal(image.read(1000)[1], [MASK & ~OTHER, OTHER])
+
+
+@pytest.mark.parametrize("damage", ["photo", "no image", "two images", "other size", "text"])
 def test_label_maps_that_do_not_fit_are_refused(tmp_path: Path, damage: str) -> None:
     save_photo(tmp_path / "images" / "a.png")
     save(tmp_path / "labels" / "a.png", LABELS)
-    if damage == "colours":
-        save_photo(tmp_path / "labels" / "a.png")
+    if damage == "photo":
+        noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8)
+        save(tmp_path / "labels" / "a.png", noise)
     elif damage == "no image":
         (tmp_path / "images" / "a.png").rename(tmp_path / "images" / "b.png")
     elif damage == "two images":
@@ -251,6 +263,13 @@ def test_folders_of_masks(tmp_path: Path, write: Callable[[Path], Path]) -> None
     for image in images:
         np.testing.assert_array_equal(image.read(1000)[1], [MASK, OTHER])
         assert (image.height, image.width) == (HEIGHT, WIDTH)
+
+
+def test_masks_may_be_pictures_in_colour(tmp_path: Path) -> None:
+    save_photo(tmp_path / "images" / "x.png")
+    save(tmp_path / "masks" / "x" / "1.png", np.where(MASK[..., None], [0, 0, 255], 0).astype("u1"))
+    (image,) = read_source("mask-folders", tmp_path)
+    np.testing.assert_array_equal(image.read(1000)[1], [MASK])
 
 
 def test_an_image_without_a_folder_of_masks_has_none(tmp_path: Path) -> None:
