@@ -74,7 +74,7 @@ _WHOLE = replace(
 _WIDE = replace(
     _WHOLE,
     preset=replace(PRESETS["tiny"], img_size=192),
-    epochs=30,
+    epochs=20,
     photo_share=0.75,
     revived=None,
     pasted=0.5,
@@ -94,7 +94,7 @@ STAGES = (
     replace(_WHOLE, preset=_NARROW, epochs=15, cool_down_epochs=13, cells=256, revived=None),
     # The loss fell no further, on scenes as little as on photographs: what was wanting was width.
     _WIDE,
-    replace(_WIDE, preset=PRESETS["tiny"], epochs=15, cool_down_epochs=13, cells=256),
+    replace(_WIDE, preset=PRESETS["tiny"], epochs=11, cool_down_epochs=10, cells=256),
 )
 #: Of whole photographs little is cut off, so that things are as large as in use.
 _MOST = Augmentation(turned=0.1, cropped=0.85, least_crop=0.5, oblong=0.25, least_zoom=0.9)

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from amg_pipeline.training.batches import SceneBatches, Source, ViewSettings
+from amg_pipeline.training.label_maps import OBJECTS
+from amg_pipeline.training.pasting import Cutout
 from amg_pipeline.training.scene_cache import SceneCache, SceneCacheMeta, render_scenes
 from amg_pipeline.training.views import Augmentation, whole_view
 
@@ -136,3 +138,22 @@ def test_small_masks_can_be_left_out(cache: SceneCache) -> None:
     for label_map in label_maps.reshape(-1, LABEL_SIZE**2):
         areas = np.bincount(label_map)[1:]
         assert (areas[areas > 0] >= 0.2 * LABEL_SIZE**2).all()
+
+
+@pytest.mark.parametrize(("pasted", "reds"), [(0.0, 0), (1.0, 8)])
+def test_things_are_pasted_into_a_share_of_the_scenes(pasted: float, reds: int) -> None:
+    thing = Cutout(np.full((30, 30, 4), (255, 0, 0, 255), np.uint8))
+    whole = Augmentation(cropped=0.0, oblong=0.0, recoloured=0.0)
+    source = Source(plain_cache(40), augmentation=whole, cutouts=[thing], pasted=pasted)
+    batches = SceneBatches([source], replace(VIEWS, batch_size=8), steps=1, seed=0)
+    inputs, targets = batches[0]
+    is_red = inputs["image"][..., 0] > inputs["image"][..., 1] + 60
+    assert is_red.any(axis=(1, 2)).sum() == reds
+    assert (targets["label_maps"][:, OBJECTS] > 1).any(axis=(1, 2)).sum() == reds
+
+
+def test_a_cut_off_epoch_goes_on_with_the_batch_that_comes_next(cache: SceneCache) -> None:
+    whole, rest = batches_of(cache), batches_of(cache)
+    rest.skipped = 1
+    assert (len(whole), len(rest)) == (2, 1)
+    np.testing.assert_array_equal(rest[0][0]["image"], whole[1][0]["image"])

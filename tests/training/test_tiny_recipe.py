@@ -46,10 +46,10 @@ COARSE = Stage(
     photo_share=0.5,
 )
 FINE = replace(SMALL, patch_size=SMALL.patch_size // 2)
-#: The second one has smaller patches, and whole photographs.
+#: The second one has smaller patches, and whole photographs with things pasted in.
 TWO_STAGES = (
     COARSE,
-    replace(COARSE, preset=FINE, epochs=2, cool_down_epochs=1, whole_photos=True),
+    replace(COARSE, preset=FINE, epochs=2, cool_down_epochs=1, whole_photos=True, pasted=1.0),
 )
 EXTENT = Extent(
     scenes=4,
@@ -90,7 +90,7 @@ def photo_folder(folder: Path) -> Path:
     Image.new("RGB", (40, 40), "teal").save(folder / "images" / "a.png")
     content = {
         "images": [{"id": 1, "file_name": "a.png", "height": 40, "width": 40}],
-        "annotations": [{"image_id": 1, "segmentation": [[5, 5, 30, 5, 30, 30, 5, 30]]}],
+        "annotations": [{"image_id": 1, "segmentation": [[5, 5, 25, 5, 25, 25, 5, 25]]}],
     }
     (folder / "instances.json").write_text(json.dumps(content))
     return folder
