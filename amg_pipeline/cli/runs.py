@@ -119,7 +119,10 @@ def verify(output: str) -> None:
         click.echo(f"{problem.key}: {problem.message}")
     done = _count(len(directory.committed(stored)), "shard")
     if problems:
-        raise StorageError(f"{_count(problems, 'problem')} in {done} of {redact(output)}")
+        raise StorageError(
+            f"{_count(problems, 'problem')} in {done} of {redact(output)}. Remove the files that "
+            "are named and give the same `amg run` again: it makes their shards anew"
+        )
     click.echo(f"{done} of {stored.num_shards} committed and sound")
 
 
@@ -179,7 +182,10 @@ def _finish(made: Plan, outcome: RunOutcome) -> None:
     counts = outcome.counts
     failures = [f"{n} {name}" for name, n in sorted(counts.images.items()) if name != "ok"]
     if outcome.given_up:
-        failures.append(f"shards given up: {_some(outcome.given_up)}")
+        given_up = _count(len(outcome.given_up), "shard")
+        failures.append(
+            f"{given_up} given up (number {_some(outcome.given_up)}; `amg status OUTPUT` says why)"
+        )
     if gone := [n for n in outcome.missing if n not in outcome.given_up]:
         failures.append(f"shards not in OUTPUT, which may have been removed: {_some(gone)}")
     line = (

@@ -8,6 +8,7 @@ from amg_pipeline.errors import ImageError, StorageError
 from amg_pipeline.records import ImageRef
 from amg_pipeline.storage.image_masks import ImageMasks
 from amg_pipeline.storage.images import fetch_image, is_whole_object
+from amg_pipeline.storage.listing import image_id_of
 from amg_pipeline.storage.uris import is_local, local_path
 
 
@@ -34,9 +35,11 @@ def path_from(folder_uri: str, key: str, image: ImageMasks) -> str:
         image: The image.
 
     Returns:
-        A relative path where both are files of this machine; else the image's id.
+        A relative path where both are files of this machine; else the image's id. Bytes that are no
+        valid UTF-8 are written as in ids.
     """
     if not (is_local(image.uri) and is_local(folder_uri) and is_whole_object(image.uri)):
         return image.image_id
     folder = os.path.dirname(os.path.join(local_path(folder_uri), key))  # noqa: PTH118, PTH120
-    return os.path.relpath(local_path(image.uri), folder)
+    # As ids are, since JSON has no place for bytes that are no text.
+    return image_id_of(os.path.relpath(local_path(image.uri), folder))

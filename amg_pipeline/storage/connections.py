@@ -24,6 +24,9 @@ _AZURE_SCHEMES = ("az", "abfs", "abfss")
 _EXTRAS = {**dict.fromkeys(GOOGLE_SCHEMES, "gcs"), **dict.fromkeys(_AZURE_SCHEMES, "azure")}
 #: More than the threads of any worker; botocore's own 10 would make them wait for each other.
 _CONNECTIONS = 64
+#: What fsspec raises for schemes that it does not know, and for those that need more than an
+#: address: archives, caches, services that are not there.
+_NO_STORE = (ValueError, TypeError, AttributeError, LookupError, OSError, RuntimeError)
 _YES = ("1", "true", "yes", "on")
 
 #: What the user's own files and variables say, before any run's settings.
@@ -71,13 +74,14 @@ def open_filesystem(uri: str) -> tuple[Any, str]:
     scheme = scheme_of(uri)
     try:
         filesystem = fsspec.filesystem(scheme, **_options(scheme or ""))
+        path = str(filesystem._strip_protocol(uri))
     except ImportError as error:
         extra = _EXTRAS.get(scheme or "")
         repair = f"pip install 'amg_pipeline[{extra}]'" if extra else "install its fsspec package"
         raise ConfigError(
             f"{redact(uri)} needs a package that is not installed: {repair}"
         ) from error
-    except (ValueError, TypeError) as error:
+    except _NO_STORE as error:
         if scheme in _AZURE_SCHEMES:
             # The error's own text may hold a part of the connection string.
             raise ConfigError(
@@ -88,7 +92,6 @@ def open_filesystem(uri: str) -> tuple[Any, str]:
             "An address must be a path or start with a scheme that fsspec knows, such as s3:// or "
             f"gs://. Received: {redact(uri)}"
         ) from error
-    path = str(filesystem._strip_protocol(uri))
     if scheme == "memory" and not path.startswith("/"):
         # Its own parsing gives up at names with `::`.
         path = f"/{path}"

@@ -45,6 +45,11 @@ def read_manifest(uri: str) -> pa.Table:
     try:
         table = _parse(data, PurePosixPath(uri).suffix.lower())
         columns = {name: table.column(name).cast(_TEXT) for name in table.column_names}
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"The manifest {redact(uri)} must be UTF-8. Received: something else, such as UTF-16. "
+            "Save it as UTF-8"
+        ) from error
     except pa.ArrowException as error:
         raise ConfigError(
             f"The manifest {redact(uri)} must be a readable CSV, JSONL or Parquet file whose uri "

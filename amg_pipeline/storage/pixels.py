@@ -51,11 +51,14 @@ def image_to_rgb(image: Image.Image, *, exif_orientation: bool) -> NDArray[np.ui
     Raises:
         OSError, ValueError, ...: Whatever Pillow raises for damaged data.
     """
+    # Pillow turns TIFF upright while loading, and nothing else; its orientation is gone then.
+    is_upright = image.format == "TIFF"
+    if not is_upright:
+        # Before its EXIF data: reading a PNG's loads it, and would take its damage for theirs.
+        image.load()
     orientation = _orientation(image)
     image.load()
     rgb = _convert(image)
-    # Pillow turns TIFF upright while loading, and nothing else.
-    is_upright = image.format == "TIFF"
     if exif_orientation and not is_upright and orientation in _UPRIGHT:
         rgb = rgb.transpose(_UPRIGHT[orientation])
     elif not exif_orientation and is_upright and orientation in _AS_STORED:

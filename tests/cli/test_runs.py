@@ -145,7 +145,8 @@ def test_shard_that_is_given_up_ends_with_3(
 
     assert ended.code == 3
     assert ended.last_line.startswith("amg: 4 images, ")
-    assert f"shards given up: 2, 3; output: {tmp_path / 'out'}" in ended.last_line
+    assert "2 shards given up (number 2, 3; `amg status OUTPUT` says why)" in ended.last_line
+    assert f"; output: {tmp_path / 'out'}" in ended.last_line
     use_generator(threshold_masks)
     assert amg("run", photos, tmp_path / "out", "--local", "--shard-size", 2).code == 0
 

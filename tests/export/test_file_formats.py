@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import duckdb
 import numpy as np
@@ -16,10 +18,12 @@ from pycocotools import mask as coco
 
 from amg_pipeline.errors import StorageError
 from amg_pipeline.export import parquet_masks, row_groups
+from amg_pipeline.export.image_copies import path_from
 from amg_pipeline.export.label_studio import address
 from amg_pipeline.export.settings import ExportSettings
 from amg_pipeline.export.yolo import BRIDGED, RENAMED
 from amg_pipeline.selection import Selection
+from amg_pipeline.storage.image_masks import ImageMasks
 from amg_pipeline.storage.mask_table import load_masks
 from tests.export.stored_runs import IMAGES, stored_masks, write_run
 from tests.export.test_formats import run_export
@@ -200,6 +204,12 @@ def test_fiftyone_knows_where_images_are(run_output: Path, tmp_path: Path) -> No
     assert list(here) == list(there) == list(IMAGES)
     assert all(Path(path).is_file() for path in here.values())
     assert there["b/c d.png"] == "/mnt/b/c d.png"
+
+
+def test_labelme_names_files_whose_names_are_no_text(tmp_path: Path) -> None:
+    image = SimpleNamespace(uri=f"{tmp_path.as_uri()}/bad%FF.jpg", image_id="bad\\xff.jpg")
+    path = path_from(str(tmp_path / "out"), "bad.json", cast(ImageMasks, image))
+    assert path == "../bad\\xff.jpg"
 
 
 def test_labelme_names_the_image_as_seen_from_its_file(run_output: Path, tmp_path: Path) -> None:

@@ -22,6 +22,14 @@ def _put_settings_back(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     configure_stores(StorageSettings())
 
 
+@pytest.mark.parametrize(
+    "uri", ["zip://a.jpg::/x.zip", "tar://a::/x", "dir://x", "generic://x", "nothing://x"]
+)
+def test_what_is_no_store_is_refused_whatever_its_client_does(uri: str) -> None:
+    with pytest.raises(ConfigError, match="scheme that fsspec knows"):
+        open_filesystem(uri)
+
+
 def s3(**settings: Any) -> s3fs.S3FileSystem:
     configure_stores(StorageSettings(**settings))
     return open_filesystem("s3://bucket/a")[0]

@@ -12,6 +12,8 @@ import fsspec
 import numpy as np
 import pytest
 import tifffile
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 from amg_pipeline.errors import (
@@ -310,6 +312,23 @@ def test_damaged_exif_counts_as_upright(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 # Faults
+
+
+@settings(max_examples=60, deadline=None)
+@given(place=st.integers(0, 2**16), flip=st.integers(1, 255))
+def test_a_damaged_png_is_no_image_if_pillow_refuses_it(place: int, flip: int) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
+    data = bytearray(encode(Image.fromarray(noise), "PNG"))
+    first, last = data.index(b"IDAT") + 4, data.index(b"IEND") - 8
+    data[first + place % (last - first)] ^= flip
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            image.load()
+    except (OSError, SyntaxError):
+        with pytest.raises(ImageDecodeError):
+            decode_image(bytes(data))
+    else:
+        decode_image(bytes(data))
 
 
 @pytest.mark.parametrize(

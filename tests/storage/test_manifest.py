@@ -259,6 +259,7 @@ def test_manifest_without_the_column(tmp_path: Path, name: str) -> None:
         pytest.param("a.csv", b"uri,image_id\n,x\n", "uri.* row 1", id="csv: no uri"),
         pytest.param("a.csv", b"uri\na.jpg,b\n", "readable", id="csv: too many cells"),
         pytest.param("a.csv", b"uri\ncaf\xe9.jpg\n", "readable", id="csv: not UTF-8"),
+        pytest.param("a.csv", "uri\na.jpg\n".encode("utf-16"), "UTF-8", id="csv: UTF-16"),
         pytest.param(
             "a.jsonl", b'{"uri": "a", "image_id": "x"}\n{"uri": "b"}\n', "row 2", id="jsonl: no id"
         ),
