@@ -37,10 +37,8 @@ from amg_pipeline.training.views import PHOTOGRAPHS, Augmentation
 
 SEED = 0
 
-#: What a wider encoder starts from: each step costs less than half.
-_NARROW = replace(PRESETS["tiny"], embed_dim=96, num_heads=4)
 _COARSE = Stage(
-    preset=replace(_NARROW, patch_size=16),
+    preset=replace(PRESETS["tiny"], patch_size=16),
     epochs=34,
     cool_down_epochs=0,
     peak_learning_rate=1e-3,
@@ -56,7 +54,7 @@ _COARSE = Stage(
 #: Smaller patches: finer borders, and each prompt more than twice as costly.
 _FINE = replace(
     _COARSE,
-    preset=replace(_NARROW, img_size=192),
+    preset=replace(PRESETS["tiny"], img_size=192),
     epochs=28,
     prompts=8,
     min_area=0.002,
@@ -71,14 +69,6 @@ _WHOLE = replace(
     whole_photos=True,
     revived=(2, 3),
 )
-_WIDE = replace(
-    _WHOLE,
-    preset=replace(PRESETS["tiny"], img_size=192),
-    epochs=20,
-    photo_share=0.75,
-    revived=None,
-    pasted=0.5,
-)
 STAGES = (
     _COARSE,
     # The low-res grid has 64 x 64 cells: what is smaller than a dozen of them teaches noise.
@@ -91,10 +81,9 @@ STAGES = (
     # One output of three had come to answer with nearly the whole image.
     _WHOLE,
     # At the size that ships.
-    replace(_WHOLE, preset=_NARROW, epochs=15, cool_down_epochs=13, cells=256, revived=None),
-    # The loss fell no further, on scenes as little as on photographs: what was wanting was width.
-    _WIDE,
-    replace(_WIDE, preset=PRESETS["tiny"], epochs=11, cool_down_epochs=10, cells=256),
+    replace(
+        _WHOLE, preset=PRESETS["tiny"], epochs=15, cool_down_epochs=13, cells=256, revived=None
+    ),
 )
 #: Of whole photographs little is cut off, so that things are as large as in use.
 _MOST = Augmentation(turned=0.1, cropped=0.85, least_crop=0.5, oblong=0.25, least_zoom=0.9)
