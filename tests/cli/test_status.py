@@ -143,7 +143,7 @@ def test_verify_names_the_damaged_shard(amg: Amg, half_done: Path) -> None:
 
     assert ended.code == 1
     assert all(line.startswith(f"masks/{first.name}: ") for line in ended.out.splitlines())
-    assert ended.last_line == f"amg: 2 problems in 2 shards of {half_done}"
+    assert ended.last_line.startswith(f"amg: 2 problems in 2 shards of {half_done}. Remove")
 
 
 def test_verify_names_a_truncated_shard(amg: Amg, half_done: Path) -> None:
@@ -154,7 +154,10 @@ def test_verify_names_a_truncated_shard(amg: Amg, half_done: Path) -> None:
 
     assert ended.code == 1
     assert ended.out.startswith(f"masks/{path.name}: A mask table must be a complete Parquet file")
-    assert ended.last_line == f"amg: 1 problem in 2 shards of {half_done}"
+    assert ended.last_line.startswith(f"amg: 1 problem in 2 shards of {half_done}. Remove")
+    path.unlink()  # as it says
+    assert amg("verify", half_done).code == 0
+    assert json.loads(amg("status", half_done, "--json").out)["shards"]["done"] == 1
 
 
 def test_status_of_a_truncated_shard_points_to_verify(amg: Amg, half_done: Path) -> None:

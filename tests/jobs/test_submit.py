@@ -109,7 +109,7 @@ def test_shard_that_is_given_up_fails_the_job_and_the_next_job_does_it(
     assert failed.code == 1
     assert "exit code 3" in failed.log
     # The first two photos and the last two are low ones.
-    assert "shards given up: 0, 2" in failed.log
+    assert "2 shards given up (number 0, 2; " in failed.log
     assert len(committed) == 1
     assert not (out / "_SUCCESS").exists()
 
