@@ -24,9 +24,10 @@ _AZURE_SCHEMES = ("az", "abfs", "abfss")
 _EXTRAS = {**dict.fromkeys(GOOGLE_SCHEMES, "gcs"), **dict.fromkeys(_AZURE_SCHEMES, "azure")}
 #: More than the threads of any worker; botocore's own 10 would make them wait for each other.
 _CONNECTIONS = 64
-#: What fsspec raises for schemes that it does not know, and for those that need more than an
-#: address: archives, caches, services that are not there.
-_NO_STORE = (ValueError, TypeError, AttributeError, LookupError, OSError, RuntimeError)
+#: What fsspec raises for schemes that need more than an address: archives, caches, services that
+#: are not there.
+_NOT_ALONE = (AttributeError, LookupError, OSError, RuntimeError)
+_STORES = (*S3_SCHEMES, *GOOGLE_SCHEMES, *_AZURE_SCHEMES)
 _YES = ("1", "true", "yes", "on")
 
 #: What the user's own files and variables say, before any run's settings.
@@ -81,21 +82,29 @@ def open_filesystem(uri: str) -> tuple[Any, str]:
         raise ConfigError(
             f"{redact(uri)} needs a package that is not installed: {repair}"
         ) from error
-    except _NO_STORE as error:
+    except (ValueError, TypeError) as error:
         if scheme in _AZURE_SCHEMES:
             # The error's own text may hold a part of the connection string.
             raise ConfigError(
                 f"{redact(uri)} needs an account: set AZURE_STORAGE_ACCOUNT_NAME and a way to sign "
                 "in, or AZURE_STORAGE_CONNECTION_STRING. Received: neither, or a malformed one"
             ) from None
-        raise ConfigError(
-            "An address must be a path or start with a scheme that fsspec knows, such as s3:// or "
-            f"gs://. Received: {redact(uri)}"
-        ) from error
+        raise _unknown_scheme(uri) from error
+    except _NOT_ALONE as error:
+        if scheme in _STORES:
+            raise  # a fault of the network, say, which may pass
+        raise _unknown_scheme(uri) from error
     if scheme == "memory" and not path.startswith("/"):
         # Its own parsing gives up at names with `::`.
         path = f"/{path}"
     return filesystem, path
+
+
+def _unknown_scheme(uri: str) -> ConfigError:
+    return ConfigError(
+        "An address must be a path or start with a scheme that fsspec knows, such as s3:// or "
+        f"gs://. Received: {redact(uri)}"
+    )
 
 
 def _options(scheme: str) -> dict[str, Any]:

@@ -14,8 +14,8 @@ from amg_pipeline.storage.images import load_image
 from amg_pipeline.storage.manifest import list_images
 from tests.s3.conftest import UseServer
 from tests.s3.s3_server import S3Server
+from tests.storage.pictures import encode, photo
 from tests.storage.tars import make_tar
-from tests.storage.test_images import encode, photo
 
 pytestmark = pytest.mark.s3
 

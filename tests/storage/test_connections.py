@@ -30,6 +30,17 @@ def test_what_is_no_store_is_refused_whatever_its_client_does(uri: str) -> None:
         open_filesystem(uri)
 
 
+def test_a_store_that_cannot_be_reached_is_no_unknown_scheme(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ConnectionResetError("reset by peer")
+
+    monkeypatch.setattr(fsspec, "filesystem", fail)
+    with pytest.raises(ConnectionResetError):
+        open_filesystem("gs://bucket/a")
+
+
 def s3(**settings: Any) -> s3fs.S3FileSystem:
     configure_stores(StorageSettings(**settings))
     return open_filesystem("s3://bucket/a")[0]

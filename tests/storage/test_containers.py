@@ -21,8 +21,8 @@ from amg_pipeline.storage.images import load_image
 from amg_pipeline.storage.listing import IMAGES_SCHEMA
 from amg_pipeline.storage.manifest import list_images
 from amg_pipeline.telemetry import ROOT_LOGGER
+from tests.storage.pictures import encode, photo
 from tests.storage.tars import make_tar
-from tests.storage.test_images import encode, photo
 
 Files = dict[str, bytes]
 

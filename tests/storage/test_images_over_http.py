@@ -12,7 +12,7 @@ from amg_pipeline.errors import ImageFetchError, ImageNotFoundError, TransientSt
 from amg_pipeline.records import ImageRef
 from amg_pipeline.storage.images import load_image
 from tests.storage.doubles import EAGER
-from tests.storage.test_images import encode, photo
+from tests.storage.pictures import encode, photo
 
 PNG = encode(photo(), "PNG")
 

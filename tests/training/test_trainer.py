@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import ops
 
 from amg_pipeline.sam import SAM
@@ -217,8 +218,6 @@ class TestFitting:
             assert other == pytest.approx(found[0], rel=1e-4)
 
     def test_a_pipeline_may_give_images_of_any_size(self) -> None:
-        tf = pytest.importorskip("tensorflow")
-
         def examples() -> Any:
             for height, width in ((20, 30), (40, 25), (32, 32)):
                 masks = np.zeros((1, 2, height, width), np.float32)

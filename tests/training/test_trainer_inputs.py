@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import ops
 
 from amg_pipeline.sam import SAM
@@ -70,7 +71,6 @@ def test_masks_in_the_low_res_frame_stay_as_they_are() -> None:
 
 @pytest.mark.parametrize("image_hw", [(20, 64), (8, 8)])
 def test_sizes_may_be_unknown_while_a_graph_is_traced(image_hw: tuple[int, int]) -> None:
-    tf = pytest.importorskip("tensorflow")
     masks = np.random.default_rng(0).integers(0, 2, (1, 3, *image_hw)).astype(np.float32)
     spec = tf.TensorSpec((1, 3, None, None))
     traced = tf.function(lambda given: low_res_targets(given, 3, 8), input_signature=[spec])
@@ -78,8 +78,6 @@ def test_sizes_may_be_unknown_while_a_graph_is_traced(image_hw: tuple[int, int])
 
 
 def test_the_number_of_prompts_and_masks_must_be_known(sam: SAM) -> None:
-    tf = pytest.importorskip("tensorflow")
-
     @tf.function(input_signature=[tf.TensorSpec((1, None, 1, 2)), tf.TensorSpec((1, None, 1))])
     def prompted(coords: Any, labels: Any) -> Any:
         return prompt_tokens(sam, {"image": IMAGE[:1], "points": (coords, labels)})[0]
